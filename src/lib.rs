@@ -4,3 +4,7 @@
 //! The modules are named after the stages of that way; `ARCHITECTURE.md` draws the map.
 
 pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod database;
+pub mod telemetry;

@@ -1,0 +1,132 @@
+//! The commands of the program, one file each. Settings that cannot be used end with exit code 2, what goes
+//! wrong afterwards with 1; both with one sentence on standard error.
+
+mod keys;
+mod migrate;
+mod parse;
+mod serve;
+mod shutdown;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime;
+
+pub use shutdown::shutdown_signal;
+
+/// The exit code of settings that cannot be used.
+const BAD_SETTINGS: u8 = 2;
+
+/// A control plane that keeps a production language model improving by itself
+#[derive(Debug, Parser)]
+#[command(name = "tuneloop", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::Serve>),
+    Migrate(migrate::Migrate),
+    Keys(keys::Keys),
+}
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The settings cannot be used together; the sentence names them.
+    Settings(String),
+    /// Something went wrong.
+    Failed(Box<dyn Error + Send + Sync>),
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Runs the program with its arguments, the first of which is its own name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match parse::parse(&arguments.into_iter().collect::<Vec<_>>()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Settings(sentence)) => {
+            tell(&sentence);
+            ExitCode::from(BAD_SETTINGS)
+        }
+        Err(Failure::Failed(error)) => {
+            tell(&sentence(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Serve(command) => command.run().await,
+            Command::Migrate(command) => command.run().await,
+            Command::Keys(command) => command.run().await,
+        }
+    });
+    // Blocking calls that nobody waits for any more must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// An error and its sources in one line.
+fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        // Some libraries already repeat their source in their own message.
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Writes a line to standard error. Where that is closed, nobody is left to tell.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Link {
+        text: &'static str,
+        source: Option<Box<Link>>,
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_and_its_sources_are_one_line_without_repetition() {
+        let refused = Link { text: "connection\nrefused", source: None };
+        let driver =
+            Link { text: "error communicating: connection\nrefused", source: Some(Box::new(refused)) };
+        let error = Link { text: "cannot connect", source: Some(Box::new(driver)) };
+        assert_eq!(sentence(&error), "cannot connect: error communicating: connection refused");
+    }
+}

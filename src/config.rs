@@ -1,0 +1,257 @@
+//! The settings: flags and environment variables. The text above each field is its documentation, shown by
+//! `--help`. A variable that is set to nothing counts as not set.
+//!
+//! Settings whose value is hidden in the help are secrets: `commands::parse` never repeats what they hold.
+
+mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use reqwest::Url;
+
+pub use values::{Roles, Secret};
+
+/// The provider's own service, which asks for a key.
+pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
+
+/// Where state is kept.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Database")]
+pub struct DatabaseArgs {
+    /// URL of the Postgres database, such as `postgres://user@host/database`
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true, value_parser = values::database_url)]
+    pub database_url: Secret,
+}
+
+/// Who trains models.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Provider")]
+pub struct ProviderArgs {
+    /// Key of the provider. Prefer the variable: other users of the machine can see flags
+    #[arg(long, env = "OPENAI_API_KEY", value_name = "KEY", hide_env_values = true, value_parser = values::api_key)]
+    pub openai_api_key: Option<Secret>,
+
+    /// Base URL of OpenAI, or of a service that speaks its protocol
+    #[arg(long, env = "OPENAI_BASE_URL", value_name = "URL", default_value = OPENAI_BASE_URL, value_parser = values::base_url)]
+    pub openai_base_url: String,
+}
+
+/// Where training runs are recorded.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Tracking")]
+pub struct TrackingArgs {
+    /// URL of an MLflow server. Checked now, used by a later release
+    #[arg(long, env = "MLFLOW_TRACKING_URI", value_name = "URL", value_parser = values::http_url)]
+    pub mlflow_tracking_uri: Option<Url>,
+}
+
+/// What the pipelines `hook` and `body` are created with when the database has none. Existing pipelines keep
+/// their configuration.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "New pipelines")]
+pub struct SeedArgs {
+    /// Examples a run needs at least; the provider refuses fewer than 10
+    #[arg(
+        long = "min-examples",
+        env = "FINE_TUNING_MIN_EXAMPLES",
+        value_name = "COUNT",
+        default_value = "100",
+        value_parser = values::whole(10..=u32::MAX),
+    )]
+    pub min_examples: u32,
+
+    /// Engagement a post needs to become an example, in the unit of the posts table
+    #[arg(
+        long,
+        env = "FINE_TUNING_ENGAGEMENT_THRESHOLD",
+        value_name = "NUMBER",
+        default_value = "0.06",
+        value_parser = values::threshold,
+    )]
+    pub engagement_threshold: f64,
+
+    /// Model that serves `hook` until a better one is promoted
+    #[arg(long, env = "HOOK_MODEL", value_name = "MODEL", default_value = "gpt-4o", value_parser = values::model)]
+    pub hook_model: String,
+
+    /// Model that serves `body` until a better one is promoted
+    #[arg(long, env = "BODY_MODEL", value_name = "MODEL", default_value = "gpt-3.5-turbo-0125", value_parser = values::model)]
+    pub body_model: String,
+
+    /// Model that is trained for `hook`; providers train dated snapshots
+    #[arg(long, env = "HOOK_BASE_MODEL", value_name = "MODEL", default_value = "gpt-4o-2024-08-06", value_parser = values::model)]
+    pub hook_base_model: String,
+
+    /// Model that is trained for `body`
+    #[arg(long, env = "BODY_BASE_MODEL", value_name = "MODEL", default_value = "gpt-3.5-turbo-0125", value_parser = values::model)]
+    pub body_base_model: String,
+}
+
+/// How jobs are worked on.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Worker")]
+pub struct WorkerArgs {
+    /// Jobs worked on at once
+    #[arg(
+        long = "worker-slots",
+        env = "TUNELOOP_WORKER_SLOTS",
+        value_name = "COUNT",
+        default_value = "16",
+        value_parser = values::whole(1..=1024),
+    )]
+    pub slots: u32,
+
+    /// How long a job belongs to a worker that is not heard of again
+    #[arg(
+        long = "lease-seconds",
+        env = "TUNELOOP_LEASE_SECONDS",
+        value_name = "SECONDS",
+        default_value = "120",
+        value_parser = values::seconds(5..=3600),
+    )]
+    pub lease: Duration,
+
+    /// How often to look for due jobs when no notice of one arrives
+    #[arg(
+        long = "poll-interval-ms",
+        env = "TUNELOOP_POLL_INTERVAL_MS",
+        value_name = "MILLISECONDS",
+        default_value = "1000",
+        value_parser = values::milliseconds(10..=60_000),
+    )]
+    pub poll_interval: Duration,
+}
+
+/// What is told about the process's work.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logs & traces")]
+pub struct TelemetryArgs {
+    /// Form of log lines on standard error: text to read, json for one object a line
+    #[arg(long, env = "TUNELOOP_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Which events are logged, as directives such as `info,tuneloop=debug`
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        value_name = "DIRECTIVES",
+        default_value = "info,sqlx=warn,h2=warn,hyper_util=warn,tower_http=warn",
+        value_parser = values::log_filter,
+    )]
+    pub log_filter: String,
+
+    /// OTLP gRPC collector that receives traces, such as `http://localhost:4317`; none are sent when not set
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = values::otlp_endpoint)]
+    pub otlp_endpoint: Option<Url>,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people, coloured on a terminal.
+    #[value(help = None)]
+    Text,
+    /// One JSON object per line.
+    #[value(help = None)]
+    Json,
+}
+
+/// Everything `tuneloop serve` can be told.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Service")]
+pub struct ServeArgs {
+    /// Address and port of the API, its documentation, health and metrics
+    #[arg(
+        long,
+        env = "TUNELOOP_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080",
+        value_parser = values::listen,
+    )]
+    pub listen: SocketAddr,
+
+    /// What this process does: any of api, worker and scheduler, separated by commas
+    #[arg(long, env = "TUNELOOP_ROLES", value_name = "ROLES", default_value = "api,worker,scheduler")]
+    pub roles: Roles,
+
+    /// Directory of datasets, as a path or a file:// URL; processes with the role worker share it
+    #[arg(
+        long,
+        env = "DATASET_STORE_URL",
+        value_name = "DIRECTORY",
+        default_value = "./data/datasets",
+        value_parser = values::directory,
+    )]
+    pub dataset_store: PathBuf,
+
+    /// How long work in hand may take to end after SIGTERM, before it is given back
+    #[arg(
+        long = "shutdown-grace-seconds",
+        env = "TUNELOOP_SHUTDOWN_GRACE_SECONDS",
+        value_name = "SECONDS",
+        default_value = "25",
+        value_parser = values::seconds(0..=3600),
+    )]
+    pub shutdown_grace: Duration,
+
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
+    /// Connections to the database held at most
+    #[arg(
+        long,
+        env = "TUNELOOP_DATABASE_CONNECTIONS",
+        value_name = "COUNT",
+        default_value = "20",
+        value_parser = values::whole(2..=1000),
+        help_heading = "Database",
+    )]
+    pub database_connections: u32,
+
+    /// The provider.
+    #[command(flatten)]
+    pub provider: ProviderArgs,
+
+    /// The seed of new pipelines.
+    #[command(flatten)]
+    pub seed: SeedArgs,
+
+    /// The worker.
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+
+    /// Tracking.
+    #[command(flatten)]
+    pub tracking: TrackingArgs,
+
+    /// Logs and traces.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+impl ServeArgs {
+    /// What no setting shows on its own.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingKey`] when the worker is to train at OpenAI itself without a key.
+    pub fn check(&self) -> Result<(), MissingKey> {
+        let asks_for_key = self.roles.worker && self.provider.openai_base_url == OPENAI_BASE_URL;
+        if asks_for_key && self.provider.openai_api_key.is_none() {
+            return Err(MissingKey);
+        }
+        Ok(())
+    }
+}
+
+/// The worker has no key for the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "OPENAI_API_KEY is not set: give the key the worker trains with, name another service in OPENAI_BASE_URL, \
+     or leave worker out of TUNELOOP_ROLES."
+)]
+pub struct MissingKey;

@@ -1,0 +1,118 @@
+//! Gauges that are read from the database at each scrape.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::{Gauge, GaugeVec, IntGaugeVec, Opts, Registry};
+use sqlx::PgPool;
+
+use super::register;
+
+/// A scrape waits this long for the database; Prometheus itself gives up after ten seconds.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Debug)]
+pub(super) struct DatabaseGauges {
+    up: Gauge,
+    runs: IntGaugeVec,
+    jobs: IntGaugeVec,
+    oldest_job: GaugeVec,
+    /// Held while the gauges change and while they are read, so that no scrape sees half of them.
+    steady: Arc<Mutex<()>>,
+}
+
+/// What the database holds.
+struct Holdings {
+    /// Pipeline, status, count.
+    runs: Vec<(String, String, i64)>,
+    /// Kind, state, count, and the seconds since the oldest due job became due.
+    jobs: Vec<(String, String, i64, f64)>,
+}
+
+impl DatabaseGauges {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let up = Gauge::new("tuneloop_database_up", "Whether the database answered this scrape: 1 or 0.")?;
+        let runs = Opts::new("tuneloop_runs", "Runs by pipeline and status.");
+        let jobs = Opts::new("tuneloop_jobs", "Jobs in the table, by kind and state.");
+        let oldest = Opts::new(
+            "tuneloop_job_oldest_age_seconds",
+            "How long the oldest job that is due waits for a worker; 0 when none waits.",
+        );
+        Ok(Self {
+            up: register(registry, up)?,
+            runs: register(registry, IntGaugeVec::new(runs, &["pipeline", "status"])?)?,
+            jobs: register(registry, IntGaugeVec::new(jobs, &["kind", "state"])?)?,
+            oldest_job: register(registry, GaugeVec::new(oldest, &["kind"])?)?,
+            steady: Arc::default(),
+        })
+    }
+
+    pub(super) async fn refresh(&self, pool: &PgPool) {
+        let holdings = match tokio::time::timeout(TIMEOUT, read(pool)).await {
+            Ok(Ok(holdings)) => Some(holdings),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "metrics of the database cannot be read");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("metrics of the database cannot be read: no answer in time");
+                None
+            }
+        };
+        self.steady(|| self.set(holdings.as_ref()));
+    }
+
+    /// Does `work` while the gauges stand still.
+    pub(super) fn steady<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _held = self.steady.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
+    }
+
+    fn set(&self, holdings: Option<&Holdings>) {
+        self.runs.reset();
+        self.jobs.reset();
+        self.oldest_job.reset();
+        self.up.set(if holdings.is_some() { 1.0 } else { 0.0 });
+        let Some(holdings) = holdings else { return };
+        for (pipeline, status, count) in &holdings.runs {
+            self.runs.with_label_values(&[pipeline, status]).set(*count);
+        }
+        for (kind, state, count, age) in &holdings.jobs {
+            self.jobs.with_label_values(&[kind, state]).set(*count);
+            let oldest = self.oldest_job.with_label_values(&[kind]);
+            oldest.set(oldest.get().max(*age));
+        }
+    }
+}
+
+/// Counts of 0 are there as well, so that an alert sees a count fall to it.
+async fn read(pool: &PgPool) -> Result<Holdings, sqlx::Error> {
+    let runs = sqlx::query!(
+        r#"SELECT p.name AS "pipeline!", s.status AS "status!", count(r.id) AS "count!"
+             FROM pipelines p
+            CROSS JOIN unnest(ARRAY['queued', 'running', 'waiting_approval', 'succeeded', 'skipped', 'rejected',
+                                    'inconclusive', 'failed', 'cancelled', 'rolled_back']) AS s (status)
+             LEFT JOIN runs r ON r.pipeline = p.name AND r.status = s.status
+            GROUP BY p.name, s.status"#
+    )
+    .fetch_all(pool)
+    .await?;
+    let jobs = sqlx::query!(
+        r#"WITH held AS (
+               SELECT kind, state, count(*) AS count,
+                      max(extract(epoch FROM now() - run_at))
+                          FILTER (WHERE state = 'ready' AND run_at <= now()) AS age
+                 FROM jobs GROUP BY kind, state)
+           SELECT k.kind AS "kind!", s.state AS "state!", coalesce(h.count, 0) AS "count!",
+                  coalesce(h.age, 0)::double precision AS "age!"
+             FROM (SELECT DISTINCT kind FROM held) k
+            CROSS JOIN unnest(ARRAY['ready', 'leased', 'done', 'failed']) AS s (state)
+             LEFT JOIN held h ON h.kind = k.kind AND h.state = s.state"#
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(Holdings {
+        runs: runs.into_iter().map(|row| (row.pipeline, row.status, row.count)).collect(),
+        jobs: jobs.into_iter().map(|row| (row.kind, row.state, row.count, row.age)).collect(),
+    })
+}
