@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use reqwest::Url;
 
-pub use values::{Roles, Secret};
+pub use values::{Roles, Secret, listen};
 
 /// The provider's own service, which asks for a key.
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";

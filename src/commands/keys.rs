@@ -1,12 +1,10 @@
 //! `tuneloop keys`: keys for the API.
 
-use std::io::{self, Write};
-
 use clap::{Args, Subcommand, ValueEnum};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
-use super::{Failure, tell};
+use super::{Failure, print, tell};
 use crate::clock::Clock;
 use crate::config::DatabaseArgs;
 use crate::database;
@@ -73,7 +71,7 @@ impl Keys {
         let key = create_key(&pool, &Clock::system(), &create.name, create.role).await?;
         pool.close().await;
         // Only the key stands on standard output, so that a script can keep it.
-        writeln!(io::stdout(), "{key}")?;
+        print(&key)?;
         tell(&format!(
             "This {} key of {} is shown once: send it as `Authorization: Bearer <key>`.",
             create.role.as_str(),

@@ -98,6 +98,16 @@ fn sentence(error: &dyn Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Standard output is closed or full.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct PrintError(#[from] io::Error);
+
+/// Writes a line to standard output.
+fn print(line: &str) -> Result<(), PrintError> {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}
+
 /// Writes a line to standard error. Where that is closed, nobody is left to tell.
 fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

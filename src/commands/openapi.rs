@@ -1,20 +1,10 @@
 //! `tuneloop openapi`: the OpenAPI document of the API.
 
-use std::io::{self, Write};
-
-use clap::Args;
-
-use super::Failure;
+use super::{Failure, print};
 use crate::api;
 
-/// Print the OpenAPI document of the API
-#[derive(Args, Debug)]
-pub(super) struct OpenApi {}
-
-impl OpenApi {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let document = api::openapi().to_pretty_json()?;
-        writeln!(io::stdout(), "{document}")?;
-        Ok(())
-    }
+/// Prints the document as it is committed under `openapi/`.
+pub(super) fn run() -> Result<(), Failure> {
+    let document = api::openapi().to_pretty_json()?;
+    Ok(print(&document)?)
 }

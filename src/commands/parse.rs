@@ -124,8 +124,9 @@ impl Report<'_> {
 
     fn not_text(&self) -> String {
         let holds_bytes = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.to_str().is_none());
-        let variable = settings(self.command)
-            .into_iter()
+        let variable = self
+            .given_command()
+            .get_arguments()
             .filter_map(Arg::get_env)
             .find(|name| holds_bytes(name))
             .and_then(OsStr::to_str);
@@ -149,23 +150,28 @@ impl Report<'_> {
         }
     }
 
-    /// The setting at fault. Settings are the same in all commands that have them.
+    /// The setting at fault.
     fn arg(&self) -> Option<&Arg> {
         let shown = self.strings(ContextKind::InvalidArg);
         let shown = shown.first()?;
-        settings(self.command).into_iter().find(|arg| arg.to_string() == *shown)
+        self.given_command().get_arguments().find(|arg| arg.to_string() == *shown)
     }
 
     /// The program and its commands as far as they were understood, such as `tuneloop keys create`.
     fn path(&self) -> String {
+        let command = self.given_command();
+        command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned()
+    }
+
+    /// The command that was asked for, as far as it was understood.
+    fn given_command(&self) -> &Command {
+        let names = self.arguments.iter().skip(1).map_while(|argument| argument.to_str());
         let mut command = self.command;
-        let mut path = command.get_name().to_owned();
-        for argument in self.arguments.iter().skip(1) {
-            let Some(next) = argument.to_str().and_then(|name| command.find_subcommand(name)) else { break };
+        for name in names {
+            let Some(next) = command.find_subcommand(name) else { break };
             command = next;
-            path = format!("{path} {}", command.get_name());
         }
-        path
+        command
     }
 
     fn context(&self, kind: ContextKind) -> String {
@@ -179,11 +185,6 @@ impl Report<'_> {
             _ => Vec::new(),
         }
     }
-}
-
-/// All settings of a command and the commands below it.
-fn settings(command: &Command) -> Vec<&Arg> {
-    command.get_arguments().chain(command.get_subcommands().flat_map(settings)).collect()
 }
 
 /// `a`, `a or b`, `a, b or c`.

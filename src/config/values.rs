@@ -152,7 +152,11 @@ pub(super) fn otlp_endpoint(text: &str) -> Result<Url, &'static str> {
 }
 
 /// An address to listen at.
-pub(super) fn listen(text: &str) -> Result<SocketAddr, &'static str> {
+///
+/// # Errors
+///
+/// What is accepted, as the end of the sentence "it takes …".
+pub fn listen(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080")
 }
 

@@ -13,8 +13,6 @@ use database::DatabaseGauges;
 
 /// One execution of a step takes from milliseconds to minutes; waiting is not counted.
 const STEP_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
-/// Answers within a tenth of a second are the rule.
-const HTTP_SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// The metrics of a process. Cheap to clone; clones share their values.
 ///
@@ -23,7 +21,6 @@ const HTTP_SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 pub struct Metrics {
     registry: Registry,
     step_seconds: HistogramVec,
-    http_seconds: HistogramVec,
     job_retries: IntCounterVec,
     jobs_finished: IntCounterVec,
     leases_lost: IntCounterVec,
@@ -48,21 +45,11 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("tuneloop_build_info", "The running build; always 1."), &["version"])?,
         )?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let steps =
+            HistogramOpts::new("tuneloop_step_duration_seconds", "Time one execution of a run's step took.")
+                .buckets(STEP_SECONDS.to_vec());
         Ok(Self {
-            step_seconds: histogram(
-                &registry,
-                "tuneloop_step_duration_seconds",
-                "Time one execution of a run's step took.",
-                &STEP_SECONDS,
-                &["pipeline", "step", "outcome"],
-            )?,
-            http_seconds: histogram(
-                &registry,
-                "tuneloop_http_request_duration_seconds",
-                "Time from a request's head to its answer's, by matched route.",
-                &HTTP_SECONDS,
-                &["method", "route", "status"],
-            )?,
+            step_seconds: register(&registry, HistogramVec::new(steps, &["pipeline", "step", "outcome"])?)?,
             job_retries: counter(
                 &registry,
                 "tuneloop_job_retries_total",
@@ -98,16 +85,15 @@ impl Metrics {
         })
     }
 
+    /// Where other rooms add metrics of their own, such as the API those of its requests.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// A run's step was executed once, with an outcome such as `next`, `wait`, `finish`, `retry` or `failed`.
     pub fn step_executed(&self, pipeline: &str, step: &str, outcome: &str, took: Duration) {
         self.step_seconds.with_label_values(&[pipeline, step, outcome]).observe(took.as_secs_f64());
-    }
-
-    /// A request was answered. `route` is the matched pattern, such as `/v1/runs/{id}`, never the path.
-    pub fn request_answered(&self, method: &str, route: &str, status: u16, took: Duration) {
-        self.http_seconds
-            .with_label_values(&[method, route, &status.to_string()])
-            .observe(took.as_secs_f64());
     }
 
     /// A job's execution failed and will be repeated.
@@ -160,17 +146,6 @@ fn counter(
     register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
 }
 
-fn histogram(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    buckets: &[f64],
-    labels: &[&str],
-) -> Result<HistogramVec, prometheus::Error> {
-    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    register(registry, HistogramVec::new(options, labels)?)
-}
-
 fn register<C>(registry: &Registry, collector: C) -> Result<C, prometheus::Error>
 where
     C: prometheus::core::Collector + Clone + 'static,
@@ -188,7 +163,6 @@ mod tests {
     fn used() -> Metrics {
         let metrics = Metrics::new().unwrap();
         metrics.step_executed("hook", "train", "wait", Duration::from_millis(30));
-        metrics.request_answered("GET", "/v1/runs/{id}", 200, Duration::from_millis(2));
         metrics.job_retried("run");
         metrics.jobs_finished("run", "done", 3);
         metrics.lease_lost("run");
@@ -248,7 +222,6 @@ mod tests {
             r#"tuneloop_duplicate_trainings_total{provider="openai"} 1"#,
             r#"tuneloop_step_duration_seconds_count{outcome="wait",pipeline="hook",step="train"} 1"#,
             r#"tuneloop_step_duration_seconds_bucket{outcome="wait",pipeline="hook",step="train",le="0.05"} 1"#,
-            r#"tuneloop_http_request_duration_seconds_count{method="GET",route="/v1/runs/{id}",status="200"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
