@@ -20,6 +20,8 @@ mod models;
 mod request;
 mod settings;
 mod store;
+#[cfg(test)]
+mod tests;
 mod text;
 mod timeline;
 mod validate;

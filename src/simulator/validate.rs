@@ -177,7 +177,7 @@ mod tests {
 
     /// Ten good lines, the third replaced.
     fn with_third(line: &str) -> String {
-        let mut lines = vec![GOOD; 10];
+        let mut lines = [GOOD; 10];
         lines[2] = line;
         lines.join("\n")
     }
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn counts_examples_and_tokens() {
-        let content = format!("{}\n", vec![GOOD; 10].join("\n"));
+        let content = format!("{}\n", [GOOD; 10].join("\n"));
         // Per example: 3 + (4 + 1) + (4 + 2).
         assert_eq!(
             check(content.as_bytes(), MethodKind::Supervised),
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn nine_examples_are_too_few_and_so_is_an_empty_file() {
-        let content = vec![GOOD; 9].join("\n");
+        let content = [GOOD; 9].join("\n");
         assert_eq!(check(content.as_bytes(), MethodKind::Supervised), Err(Invalid::TooFew(9)));
         assert_eq!(check(b"", MethodKind::Supervised), Err(Invalid::TooFew(0)));
     }
@@ -274,13 +274,13 @@ mod tests {
             "preferred_output":[{"role":"assistant","content":"b"}],
             "non_preferred_output":[{"role":"assistant","content":"c"}]}"#
             .replace('\n', " ");
-        let content = vec![good.as_str(); 10].join("\n");
+        let content = [good.as_str(); 10].join("\n");
         assert!(check(content.as_bytes(), MethodKind::Dpo).is_ok());
         assert!(check(content.as_bytes(), MethodKind::Supervised).is_err());
 
         let from_user =
             good.replace(r#"[{"role":"assistant","content":"b"}]"#, r#"[{"role":"user","content":"b"}]"#);
-        let content = vec![from_user.as_str(); 10].join("\n");
+        let content = [from_user.as_str(); 10].join("\n");
         let Err(Invalid::Format(message)) = check(content.as_bytes(), MethodKind::Dpo) else {
             panic!("a preferred output of the user was accepted");
         };
