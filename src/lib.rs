@@ -3,8 +3,16 @@
 //!
 //! The modules are named after the stages of that way; `ARCHITECTURE.md` draws the map.
 
+pub mod audit;
 pub mod clock;
-pub mod commands;
-pub mod config;
-pub mod database;
+pub mod dataset;
+pub mod experiments;
+mod halt;
+pub mod jobs;
+pub mod models;
+pub mod pipelines;
+pub mod runs;
+pub mod schedule;
 pub mod telemetry;
+pub mod traffic;
+pub mod trainers;

@@ -1,0 +1,99 @@
+//! The loss of a training, made up: it falls to a floor, with a little noise from the job's seed.
+
+use serde::Serialize;
+
+use super::ids;
+
+const FLOOR: f64 = 0.85;
+const DROP: f64 = 1.6;
+const NOISE: f64 = 0.04;
+
+/// What is known after one step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Metrics {
+    pub(super) step: u64,
+    pub(super) train_loss: f64,
+    pub(super) train_mean_token_accuracy: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) valid_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) valid_mean_token_accuracy: Option<f64>,
+}
+
+/// The made-up curves of one job.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Curve {
+    /// The job's seed.
+    pub(super) seed: i64,
+    /// The number of its last step.
+    pub(super) steps: u64,
+    /// Whether there is a validation file.
+    pub(super) validated: bool,
+}
+
+impl Curve {
+    /// The metrics after `step`, from 1 to the number of steps.
+    pub(super) fn at(self, step: u64) -> Metrics {
+        let decay = (-3.2 * step as f64 / self.steps.max(1) as f64).exp();
+        let noise = |what: &str| {
+            NOISE * (2.0 * ids::fraction(&[&self.seed.to_string(), &step.to_string(), what]) - 1.0)
+        };
+        let loss = |what: &str, floor: f64| round(floor + DROP * decay + noise(what));
+        let accuracy = |what: &str, ceiling: f64| round(ceiling - 0.38 * decay + noise(what) / 2.0);
+        Metrics {
+            step,
+            train_loss: loss("loss", FLOOR),
+            train_mean_token_accuracy: accuracy("accuracy", 0.82),
+            valid_loss: self.validated.then(|| loss("valid loss", FLOOR + 0.1)),
+            valid_mean_token_accuracy: self.validated.then(|| accuracy("valid accuracy", 0.79)),
+        }
+    }
+
+    /// The result file: a CSV with one line per step.
+    pub(super) fn csv(self) -> String {
+        let optional = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+        let line = |step| {
+            let metrics = self.at(step);
+            format!(
+                "{step},{},{},{},{}\n",
+                metrics.train_loss,
+                metrics.train_mean_token_accuracy,
+                optional(metrics.valid_loss),
+                optional(metrics.valid_mean_token_accuracy),
+            )
+        };
+        let header = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n".to_owned();
+        std::iter::once(header).chain((1..=self.steps).map(line)).collect()
+    }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1e5).round() / 1e5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_falls_and_the_accuracy_rises() {
+        for seed in 0..50 {
+            let curve = Curve { seed, steps: 300, validated: true };
+            let (first, middle, last) = (curve.at(1), curve.at(100), curve.at(300));
+            assert!(first.train_loss > middle.train_loss && middle.train_loss > last.train_loss, "{seed}");
+            assert!(first.valid_loss > last.valid_loss, "{seed}");
+            assert!(first.train_mean_token_accuracy < last.train_mean_token_accuracy, "{seed}");
+            assert!((0.0..=1.0).contains(&last.train_mean_token_accuracy));
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_curve() {
+        let curve = |seed| Curve { seed, steps: 10, validated: false }.csv();
+        assert_eq!(curve(1), curve(1));
+        assert_ne!(curve(1), curve(2));
+        assert_eq!(curve(1).lines().count(), 11);
+        assert!(curve(1).lines().nth(1).unwrap().starts_with("1,"));
+        assert!(curve(1).lines().nth(1).unwrap().ends_with(",,"));
+    }
+}

@@ -1,0 +1,155 @@
+//! A provider that speaks OpenAI's protocol: files, fine-tuning jobs, models and chat completions. It stands
+//! in for the real one in the demo and in tests.
+//!
+//! Nothing is trained. Everything is kept in memory and nothing runs in the background: what a job has come
+//! to follows from its creation and the [`Clock`] alone, so that a test that moves a fixed clock moves the
+//! jobs. Answers conform to OpenAI's published specification; error messages follow those of the real service.
+
+mod auth;
+mod chat;
+mod create;
+mod errors;
+mod events;
+mod files;
+mod ids;
+mod job;
+mod jobs;
+mod method;
+mod metrics;
+mod models;
+mod request;
+mod settings;
+mod store;
+#[cfg(test)]
+mod tests;
+mod text;
+mod timeline;
+mod validate;
+
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::net::TcpListener;
+
+pub use self::job::{JobError, JobSummary};
+pub use self::settings::Settings;
+pub use self::store::{CreateCounts, FileSummary};
+pub use self::timeline::JobStatus;
+
+use self::store::Store;
+use crate::clock::Clock;
+
+/// The largest body of a request, as at the real service: 512 MB, and a little for the form around a file.
+const LARGEST_BODY: usize = 513 * 1024 * 1024;
+
+/// The simulated provider. Cheap to clone; clones share their state.
+#[derive(Clone, Debug)]
+pub struct Simulator(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    clock: Clock,
+    store: Mutex<Store>,
+}
+
+impl Simulator {
+    /// A provider without files and jobs.
+    #[must_use]
+    pub fn new(settings: Settings, clock: Clock) -> Self {
+        Self(Arc::new(Shared { settings, clock, store: Mutex::default() }))
+    }
+
+    /// The endpoints, under `/v1`.
+    pub fn router(&self) -> Router {
+        let job = "/v1/fine_tuning/jobs/{id}";
+        Router::new()
+            .route("/v1/files", get(files::list).post(files::create))
+            .route("/v1/files/{id}", get(files::retrieve).delete(files::delete))
+            .route("/v1/files/{id}/content", get(files::content))
+            .route("/v1/fine_tuning/jobs", get(jobs::list).post(jobs::create))
+            .route(job, get(jobs::retrieve))
+            .route(&format!("{job}/cancel"), post(jobs::cancel))
+            .route(&format!("{job}/pause"), post(jobs::pause))
+            .route(&format!("{job}/resume"), post(jobs::resume))
+            .route(&format!("{job}/events"), get(jobs::events))
+            .route(&format!("{job}/checkpoints"), get(jobs::checkpoints))
+            .route("/v1/models", get(models::list))
+            .route("/v1/models/{id}", get(models::retrieve).delete(models::delete))
+            .route("/v1/chat/completions", post(chat::create))
+            .fallback(errors::unknown_url)
+            .method_not_allowed_fallback(errors::wrong_method)
+            .layer(DefaultBodyLimit::max(LARGEST_BODY))
+            .layer(middleware::from_fn_with_state(self.clone(), auth::guard))
+            .with_state(self.clone())
+    }
+
+    /// Answers requests until `shutdown` resolves and the requests at hand are answered.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        axum::serve(listener, self.router()).with_graceful_shutdown(shutdown).await
+    }
+
+    /// Makes the next job that would have succeeded fail in the middle of its training. Calls add up: two of
+    /// them are for two jobs.
+    pub fn fail_next_job(&self, code: impl Into<String>, message: impl Into<String>) {
+        let error = JobError { code: code.into(), message: message.into(), param: None };
+        self.open().0.next_failures.push_back(error);
+    }
+
+    /// All jobs, oldest first, as they are now.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<JobSummary> {
+        let (store, now) = self.open();
+        store.jobs.iter().map(|job| job.summary(now)).collect()
+    }
+
+    /// All files, oldest first.
+    #[must_use]
+    pub fn files(&self) -> Vec<FileSummary> {
+        self.open().0.files.iter().map(store::StoredFile::summary).collect()
+    }
+
+    /// The bytes of a file; `None` if there is none with this id.
+    #[must_use]
+    pub fn file_content(&self, id: &str) -> Option<Vec<u8>> {
+        self.open().0.file(id).map(|file| file.content.to_vec())
+    }
+
+    /// How often files and jobs were asked for, refused requests included.
+    #[must_use]
+    pub fn creates(&self) -> CreateCounts {
+        self.open().0.creates
+    }
+
+    /// The state, brought up to the present moment, and that moment.
+    fn open(&self) -> (MutexGuard<'_, Store>, DateTime<Utc>) {
+        let mut store = self.0.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.0.clock.now();
+        store.settle(now);
+        (store, now)
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The time that a job takes, at most a year so that its end is always a date.
+    fn training_time(&self) -> TimeDelta {
+        let longest = TimeDelta::days(365);
+        TimeDelta::from_std(self.settings().training_time).map_or(longest, |time| time.min(longest))
+    }
+}
