@@ -1,6 +1,6 @@
 # The image of tuneloop: one binary on a small Debian, run by an unprivileged user.
 #
-#   docker build -t tuneloop .
+#   docker build -t tuneloop --build-arg VERSION=0.1.0 .
 #   docker run --rm -p 8080:8080 -e DATABASE_URL=… -e OPENAI_API_KEY=… tuneloop
 
 FROM rust:1.95-bookworm AS build
@@ -17,7 +17,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ca-certificates.crt
 
 FROM debian:bookworm-slim
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="tuneloop" \
       org.opencontainers.image.description="A control plane that keeps a production language model improving by itself" \
