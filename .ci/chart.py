@@ -1,0 +1,151 @@
+"""Lints and renders the chart with an old Helm (the `helm` in PATH) and a new one (Helm's own engine as a library).
+
+Usage: chart.py CHART OUTPUT. Writes OUTPUT/KUBERNETES-VERSION/VALUES.yaml for each set of values in CHART/ci.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import helm_python
+import yaml
+
+RELEASE, NAMESPACE = "example", "automation"
+KUBERNETES_VERSIONS = ("1.25", "1.32")
+
+# Values that must be refused: what is laid over ci/minimal.yaml, and words that the message must have.
+REFUSED = [
+    ({"secret": {"databaseUrl": ""}}, "Set secret.databaseUrl"),
+    ({"secret": {"openaiApiKey": ""}}, "Set secret.openaiApiKey"),
+    ({"secret": {"existingSecret": "credentials"}}, "leave secret.databaseUrl"),
+    ({"secret": {"databaseUrl": "mysql://host/database"}}, "databaseUrl"),
+    ({"secret": {"databaseURL": "postgres://host/database"}}, "databaseURL"),
+    ({"replicaCount": 2}, "ReadWriteMany"),
+    ({"replicaCount": 2, "datasets": {"persistence": {"enabled": False}}}, "ReadWriteMany"),
+    ({"replicaCount": 0}, "replicaCount"),
+    ({"replicas": 2}, "replicas"),
+    ({"config": {"roles": ["api", "cron"]}}, "roles"),
+    ({"config": {"roles": []}}, "roles"),
+    ({"config": {"openaiBaseUrl": "gateway.example/v1"}}, "openaiBaseUrl"),
+    ({"config": {"shutdownGraceSeconds": "25s"}}, "shutdownGraceSeconds"),
+    ({"pipelines": {"engagementThreshold": 6}}, "engagementThreshold"),
+    ({"pipelines": {"hook": {"model": ""}}}, "model"),
+    ({"image": {"digest": "sha256:short"}}, "digest"),
+    ({"datasets": {"url": "datasets"}}, "url"),
+    ({"datasets": {"persistence": {"size": "8 GB"}}}, "size"),
+    ({"service": {"type": "ExternalName"}}, "type"),
+]
+
+
+def run_helm(*arguments):
+    """Runs the old Helm; returns its status and everything that it printed."""
+    done = subprocess.run(["helm", *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def render_old(chart, values_file, kubernetes):
+    """Renders with the old Helm and returns its status and output."""
+    return run_helm("template", RELEASE, chart, "--namespace", NAMESPACE, "--kube-version", f"{kubernetes}.0",
+                    "--values", values_file)
+
+
+def render_new(chart, values):
+    """Renders with the new Helm and returns the manifests as one text."""
+    with helm_python.Chart.load(chart) as loaded:
+        loaded.validate_schema(values)
+        rendered = loaded.render(values, name=RELEASE, namespace=NAMESPACE)
+    return "\n---\n".join(text for path, text in rendered.items() if path.endswith(".yaml"))
+
+
+def objects(text):
+    """The manifests of a rendering by kind; the chart makes one of each."""
+    found = [each for each in yaml.safe_load_all(text) if each]
+    by_kind = {each["kind"]: each for each in found}
+    assert len(by_kind) == len(found), f"two objects of one kind: {[each['kind'] for each in found]}"
+    return by_kind
+
+
+def merged(base, over):
+    """`base` with the keys of `over` laid over it."""
+    both = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = merged(both[key], value) if nested else value
+    return both
+
+
+def check_lint(chart, values_file, values):
+    """Both Helms must find nothing, warnings included."""
+    arguments = ["--values", values_file] if values_file else []
+    status, output = run_helm("lint", "--strict", chart, *arguments)
+    assert status == 0, output
+    report = helm_python.lint(chart, values, strict=True)
+    findings = [each for each in report["messages"] if each["severity"] >= 2]
+    assert not report["errors"] and not findings, report
+
+
+def check_pods(values_file, by_kind):
+    """What a schema cannot say about the Deployment."""
+    pod = by_kind["Deployment"]["spec"]["template"]["spec"]
+    serve = pod["containers"][0]
+    environment = {each["name"]: each.get("value") for each in serve["env"]}
+    assert len(environment) == len(serve["env"]), f"{values_file}: a variable is set twice"
+    assert environment["DATABASE_URL"] is None, f"{values_file}: the database's URL is not in the Secret"
+    assert environment["OPENAI_API_KEY"] is None, f"{values_file}: the provider's key is not in the Secret"
+    assert re.fullmatch(r"\d+", environment["FINE_TUNING_MIN_EXAMPLES"]), f"{values_file}: not a whole number"
+    drain = serve.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    grace = int(environment["TUNELOOP_SHUTDOWN_GRACE_SECONDS"])
+    assert pod["terminationGracePeriodSeconds"] > drain + grace, f"{values_file}: killed before it may end"
+    mounts, volumes = ({each["name"] for each in some} for some in (serve["volumeMounts"], pod["volumes"]))
+    assert mounts == volumes, f"{values_file}: mounts {mounts} are not the volumes {volumes}"
+
+
+def check_refusals(chart):
+    """Values that must be refused are, by both Helms, with a message that names the place."""
+    minimal = yaml.safe_load((chart / "ci/minimal.yaml").read_text())
+    for over, words in REFUSED:
+        values = merged(minimal, over)
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump(values, file)
+            file.flush()
+            status, output = render_old(chart, file.name, KUBERNETES_VERSIONS[-1])
+        assert status != 0 and words in output, f"the old Helm on {over}: {output}"
+        try:
+            render_new(chart, values)
+        except helm_python.errors.HelmError as error:
+            assert words in str(error), f"the new Helm on {over}: {error}"
+        else:
+            raise AssertionError(f"the new Helm accepts {over}")
+
+
+def main(chart, output):
+    """Runs every check."""
+    cargo = re.search(r'^version = "(.+)"', pathlib.Path("Cargo.toml").read_text(), re.MULTILINE)[1]
+    metadata = yaml.safe_load((chart / "Chart.yaml").read_text())
+    assert metadata["appVersion"] == cargo, f"Chart.yaml has appVersion {metadata['appVersion']}, Cargo.toml {cargo}"
+
+    check_lint(chart, None, {})
+    values_files = sorted((chart / "ci").glob("*.yaml"))
+    for values_file in values_files:
+        values = yaml.safe_load(values_file.read_text())
+        check_lint(chart, values_file, values)
+        for kubernetes in KUBERNETES_VERSIONS:
+            status, text = render_old(chart, values_file, kubernetes)
+            assert status == 0, text
+            directory = output / kubernetes
+            directory.mkdir(exist_ok=True)
+            (directory / values_file.name).write_text(text)
+        by_kind = objects(text)
+        assert by_kind == objects(render_new(chart, values)), f"{values_file}: the two Helms differ"
+        check_pods(values_file, by_kind)
+    check_refusals(chart)
+    print(f"chart: {len(values_files)} sets of values rendered, {len(REFUSED)} refused, by two versions of Helm")
+
+
+if __name__ == "__main__":
+    try:
+        main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    except AssertionError as error:
+        sys.exit(f"chart.py: {error}")
