@@ -1,0 +1,247 @@
+//! The way a request travels: once, with a time limit, and with everything its failure can tell kept.
+//!
+//! async-openai's own way retries POST, drops `Retry-After`, and writes bodies that it cannot read to the
+//! log. This service takes its place: it reads the answer itself and hands on only a success with JSON.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_openai::error::OpenAIError;
+use async_openai::middleware::HttpRequestFactory;
+use axum::http;
+use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
+use reqwest::{Response, StatusCode};
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use thiserror::Error;
+
+use super::settings::ApiKey;
+use crate::clock::Clock;
+
+/// The largest answer that is read: a page of 1,000 jobs takes about 2 MB.
+const LARGEST_ANSWER: usize = 32 << 20;
+/// The longest message of the provider that is kept, in characters.
+const LONGEST_MESSAGE: usize = 300;
+
+/// How a request failed, before the operation gives it a meaning.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// Nothing was sent.
+    #[error("no connection could be made: {0}")]
+    NotSent(String),
+    /// Sent, at least in part, and no answer came.
+    #[error("no answer came: {0}")]
+    NoAnswer(String),
+    /// Answered with success, but in a form that cannot be read.
+    #[error("the answer cannot be read: {0}")]
+    Malformed(String),
+    /// Answered with something other than success.
+    #[error("the provider answered {}", .0.status)]
+    Refused(Refusal),
+}
+
+/// An answer other than success.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// The fields of the protocol's error object; `None` when the body has none.
+    pub(super) error: Option<ErrorObject>,
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// `{"error": {"message", "type", "code", "param"}}`, each part as far as it is there.
+#[derive(Debug, Default)]
+pub(super) struct ErrorObject {
+    pub(super) message: String,
+    pub(super) kind: String,
+    pub(super) code: String,
+    pub(super) param: String,
+}
+
+/// The HTTP service behind async-openai's client.
+#[derive(Clone)]
+pub(super) struct Transport {
+    pub(super) client: reqwest::Client,
+    /// The limit for sending the request and reading the whole answer.
+    pub(super) timeout: Duration,
+    pub(super) api_key: ApiKey,
+    pub(super) clock: Clock,
+}
+
+impl tower::Service<HttpRequestFactory> for Transport {
+    type Response = Response;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: HttpRequestFactory) -> Self::Future {
+        let transport = self.clone();
+        Box::pin(async move { transport.send(request).await })
+    }
+}
+
+impl Transport {
+    async fn send(&self, request: HttpRequestFactory) -> Result<Response, Failure> {
+        let mut request = request.build().await.map_err(|error| Failure::NotSent(error.to_string()))?;
+        *request.timeout_mut() = Some(self.timeout);
+        if let Some(key) = request.headers_mut().get_mut(AUTHORIZATION) {
+            key.set_sensitive(true);
+        }
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = self.client.execute(request).await.map_err(failure)?;
+        let status = response.status();
+        let request_id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+        tracing::debug!(%method, path, status = status.as_u16(), request_id, "the provider answered");
+        let retry_after = retry_after(response.headers(), &self.clock);
+        let body = read(response).await;
+        if !status.is_success() {
+            // A refusal whose body is lost is still a refusal.
+            let error = body.ok().and_then(|body| error_object(&body, &self.api_key));
+            return Err(Failure::Refused(Refusal { status, error, retry_after }));
+        }
+        let body = body?;
+        if let Err(error) = serde_json::from_slice::<IgnoredAny>(&body) {
+            return Err(Failure::Malformed(format!("it is not JSON ({error})")));
+        }
+        Ok(Response::from(http::Response::new(body)))
+    }
+}
+
+/// async-openai hands errors of its service through in a box; [`Failure::from`] takes them out again.
+impl From<Failure> for OpenAIError {
+    fn from(failure: Failure) -> Self {
+        Self::Boxed(Box::new(failure))
+    }
+}
+
+impl From<OpenAIError> for Failure {
+    fn from(error: OpenAIError) -> Self {
+        match error {
+            OpenAIError::Boxed(boxed) => match boxed.downcast::<Self>() {
+                Ok(failure) => *failure,
+                Err(other) => Self::NoAnswer(other.to_string()),
+            },
+            OpenAIError::InvalidArgument(why) | OpenAIError::FileReadError(why) => Self::NotSent(why),
+            OpenAIError::JSONDeserialize(error, _content) => Self::Malformed(error.to_string()),
+            OpenAIError::Reqwest(error) => failure(error),
+            other => Self::NoAnswer(other.to_string()),
+        }
+    }
+}
+
+/// Only a connection that was never made is certain not to have carried the request.
+fn failure(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    let why = causes(&error);
+    match (error.is_connect() || error.is_builder(), error.is_timeout()) {
+        (true, true) => Failure::NotSent("connecting took too long".to_owned()),
+        (true, false) => Failure::NotSent(why),
+        (false, true) => Failure::NoAnswer("the time limit passed".to_owned()),
+        (false, false) => Failure::NoAnswer(why),
+    }
+}
+
+/// The last and most specific cause, such as `Connection refused (os error 111)`.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failure)? {
+        if body.len() + chunk.len() > LARGEST_ANSWER {
+            return Err(Failure::Malformed(format!("it is larger than {LARGEST_ANSWER} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn error_object(body: &[u8], key: &ApiKey) -> Option<ErrorObject> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let error = body.get("error").filter(|error| !error.is_null())?;
+    let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let message = error.as_str().map_or_else(|| text("message"), str::to_owned);
+    Some(ErrorObject {
+        message: presentable(&message, key),
+        kind: text("type"),
+        code: text("code"),
+        param: text("param"),
+    })
+}
+
+/// One line, not too long, without a trailing stop, and without the key should the provider repeat it.
+fn presentable(message: &str, key: &ApiKey) -> String {
+    let line = message.replace(key.expose(), "[redacted]").replace(char::is_control, " ");
+    let line: String = line.trim().trim_end_matches('.').chars().take(LONGEST_MESSAGE).collect();
+    line
+}
+
+/// How long the provider asks to wait: `retry-after-ms` (OpenAI's own), else `Retry-After` in seconds or as
+/// a date (RFC 9110, section 10.2.3).
+fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    if let Some(milliseconds) = text("retry-after-ms").and_then(number) {
+        return Duration::try_from_secs_f64(milliseconds / 1000.0).ok();
+    }
+    let value = text(RETRY_AFTER.as_str())?;
+    if let Some(seconds) = number(value) {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
+    Some(date.to_utc().signed_duration_since(clock.now()).to_std().unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta};
+
+    use super::*;
+
+    fn wait(headers: &[(&'static str, &str)]) -> Option<Duration> {
+        // 1994-11-06T08:49:37Z
+        let clock = Clock::fixed(DateTime::UNIX_EPOCH + TimeDelta::seconds(784_111_777), 1);
+        let headers = headers.iter().map(|(name, value)| {
+            ((*name).parse().expect("a header name"), value.parse().expect("a header value"))
+        });
+        retry_after(&headers.collect(), &clock)
+    }
+
+    #[test]
+    fn retry_after_is_read_in_all_its_forms() {
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
+        assert_eq!(wait(&[("retry-after", "0.5")]), Some(Duration::from_millis(500)));
+        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")]), Some(Duration::from_secs(30)));
+        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:40:00 GMT")]), Some(Duration::ZERO));
+        assert_eq!(
+            wait(&[("retry-after", "7"), ("retry-after-ms", "1250")]),
+            Some(Duration::from_millis(1250))
+        );
+        for nonsense in ["soon", "-3", "inf", "NaN", ""] {
+            assert_eq!(wait(&[("retry-after", nonsense)]), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn error_objects_are_read_as_far_as_they_go() {
+        let key = ApiKey::new("sk-secret");
+        let read = |body: &str| error_object(body.as_bytes(), &key);
+        assert!(read("<html>").is_none() && read("{}").is_none() && read(r#"{"error": null}"#).is_none());
+        assert_eq!(read(r#"{"error": "no"}"#).expect("an error").message, "no");
+        let error = read(r#"{"error": {"message": "Bad\nkey sk-secret.", "code": 7, "param": "model"}}"#);
+        let error = error.expect("an error");
+        assert_eq!((error.message.as_str(), error.param.as_str()), ("Bad key [redacted]", "model"));
+        assert_eq!(error.code, "");
+    }
+}

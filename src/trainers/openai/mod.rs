@@ -1,0 +1,254 @@
+//! OpenAI, and services that speak its protocol, through async-openai.
+//!
+//! The crate's typed structs refuse what real services send, so its `byot` calls bring JSON, which
+//! [`wire`] reads leniently; [`http`] takes the place of its retrying HTTP service; [`errors`] gives
+//! failures their meaning.
+
+mod errors;
+mod http;
+mod pages;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use async_openai::Client;
+use async_openai::config::OpenAIConfig;
+use async_openai::traits::RequestOptionsBuilder;
+use async_openai::types::InputSource;
+use async_openai::types::files::{CreateFileRequest, FileInput, FilePurpose};
+use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::redirect;
+use serde_json::Value;
+use uuid::{Uuid, Version};
+
+pub use settings::{ApiKey, OPENAI_BASE_URL, OpenAiSettings, OpenAiSettingsError};
+
+use super::{
+    FileId, ProviderJob, RejectReason, Result, Trainer, TrainerError, TrainingEvent, TrainingFile,
+    TrainingRequest,
+};
+use crate::clock::Clock;
+use errors::Operation;
+use http::{Failure, Transport};
+
+const FILES_PER_PAGE: usize = 1000;
+const JOBS_PER_PAGE: usize = 100;
+const EVENTS_PER_PAGE: usize = 100;
+/// How far the provider's clock may be behind ours before a job of ours is taken for an older one.
+const CLOCK_SKEW: TimeDelta = TimeDelta::days(1);
+
+/// A client of OpenAI's fine-tuning. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct OpenAiTrainer {
+    base_url: String,
+    calls: Client<OpenAIConfig>,
+    /// The same with the time limit of uploads.
+    uploads: Client<OpenAIConfig>,
+}
+
+impl fmt::Debug for OpenAiTrainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAiTrainer").field("base_url", &self.base_url).finish_non_exhaustive()
+    }
+}
+
+impl OpenAiTrainer {
+    /// Makes a client; nothing is sent yet.
+    pub fn new(settings: &OpenAiSettings, clock: &Clock) -> std::result::Result<Self, OpenAiSettingsError> {
+        let url = settings.checked_base_url()?;
+        let base_url = url.as_str().trim_end_matches('/').to_owned();
+        let mut client = reqwest::Client::builder()
+            .user_agent(concat!("tuneloop/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(settings.connect_timeout)
+            // A redirect would send a POST, and the key with it, a second time to somewhere else.
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never());
+        if settings::is_loopback(&url) {
+            client = client.no_proxy();
+        }
+        let client = client.build().map_err(|error| OpenAiSettingsError::HttpClient(error.to_string()))?;
+        // Every value is set, so that none comes from the environment.
+        let config = OpenAIConfig::new()
+            .with_api_base(&base_url)
+            .with_api_key(settings.checked_api_key()?)
+            .with_org_id("")
+            .with_project_id("");
+        let with_timeout = |timeout| {
+            Client::build(client.clone(), config.clone()).with_http_service(Transport {
+                client: client.clone(),
+                timeout,
+                api_key: settings.api_key.clone(),
+                clock: clock.clone(),
+            })
+        };
+        Ok(Self {
+            base_url,
+            calls: with_timeout(settings.total_timeout),
+            uploads: with_timeout(settings.upload_timeout),
+        })
+    }
+
+    async fn files_page(&self, after: Option<String>) -> Result<Value> {
+        let mut query = page_query(FILES_PER_PAGE, after);
+        query.push(("purpose".to_owned(), "fine-tune".to_owned()));
+        query.push(("order".to_owned(), "asc".to_owned()));
+        let list = async { self.calls.files().query(&query)?.list_byot().await };
+        list.await.map_err(|error| Operation::ListFiles.error(error.into()))
+    }
+
+    async fn jobs_page(&self, training_id: Uuid, after: Option<String>) -> Result<Value> {
+        let mut query = page_query(JOBS_PER_PAGE, after);
+        query.push(("metadata[training_id]".to_owned(), training_id.to_string()));
+        let list = async { self.calls.fine_tuning().query(&query)?.list_paginated_byot().await };
+        list.await.map_err(|error| Operation::ListJobs.error(error.into()))
+    }
+
+    async fn events_page(&self, job_id: &str, after: Option<String>) -> Result<Value> {
+        let query = page_query(EVENTS_PER_PAGE, after);
+        let list = async { self.calls.fine_tuning().query(&query)?.list_events_byot(job_id).await };
+        list.await.map_err(|error| Operation::Events.error(error.into()))
+    }
+}
+
+impl Trainer for OpenAiTrainer {
+    async fn upload(&self, file: TrainingFile) -> Result<FileId> {
+        let request = CreateFileRequest {
+            file: FileInput { source: InputSource::Bytes { filename: file.name, bytes: file.bytes.into() } },
+            purpose: FilePurpose::FineTune,
+            expires_after: None,
+        };
+        let answer = self.uploads.files().create_byot::<_, Value>(request).await;
+        let answer = answer.map_err(|error| Operation::Upload.error(error.into()))?;
+        let id = wire::text(&answer, "id");
+        id.map(FileId::new).ok_or_else(|| Operation::Upload.malformed("the file's id is missing"))
+    }
+
+    async fn find_file(&self, name: &str, bytes: u64) -> Result<Option<FileId>> {
+        let bytes = i64::try_from(bytes).ok();
+        let mut oldest: Option<(Option<DateTime<Utc>>, String)> = None;
+        let fetch = |after| self.files_page(after);
+        pages::walk(Operation::ListFiles, FILES_PER_PAGE, fetch, |files| {
+            let found = files.iter().filter(|file| is_usable_file(file, name, bytes));
+            let found =
+                found.filter_map(|file| Some((wire::time(file, "created_at"), wire::text(file, "id")?)));
+            oldest = oldest.take().into_iter().chain(found).min();
+            ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(oldest.map(|(_, id)| FileId::new(id)))
+    }
+
+    async fn create(&self, request: &TrainingRequest) -> Result<ProviderJob> {
+        let answer = self.calls.fine_tuning().create_byot(wire::create_body(request)).await;
+        read_job(Operation::Create, answer.map_err(Failure::from))
+    }
+
+    /// Asks the provider to filter, and filters again, since some ignore what they do not know. Jobs are
+    /// listed newest first, and a `training_id` made by [`Clock::uuid`] carries its time, so that the
+    /// search ends where all jobs are older than the training.
+    async fn find_jobs(&self, training_id: Uuid) -> Result<Vec<ProviderJob>> {
+        let earliest = made_at(training_id).map(|time| time - CLOCK_SKEW);
+        let wanted = training_id.to_string();
+        let mut found = Vec::new();
+        let fetch = |after| self.jobs_page(training_id, after);
+        pages::walk(Operation::ListJobs, JOBS_PER_PAGE, fetch, |jobs| {
+            let of_training = |job: &&Value| {
+                let id = job.get("metadata").and_then(|metadata| metadata.get("training_id"));
+                id.and_then(Value::as_str) == Some(&wanted)
+            };
+            found.extend(jobs.iter().filter(of_training).map(wire::job));
+            let is_older = |job| wire::time(job, "created_at").is_some_and(|time| Some(time) < earliest);
+            if jobs.iter().all(is_older) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .await?;
+        let found: std::result::Result<Vec<_>, _> = found.into_iter().collect();
+        let mut found = found.map_err(|why| Operation::ListJobs.malformed(why))?;
+        found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        found.dedup_by(|a, b| a.id == b.id);
+        Ok(found)
+    }
+
+    async fn poll(&self, job_id: &str) -> Result<ProviderJob> {
+        let answer = self.calls.fine_tuning().retrieve_byot(segment(job_id)).await;
+        read_job(Operation::Poll, answer.map_err(Failure::from))
+    }
+
+    async fn cancel(&self, job_id: &str) -> Result<ProviderJob> {
+        let answer = self.calls.fine_tuning().cancel_byot(segment(job_id)).await.map_err(Failure::from);
+        let ended = match &answer {
+            Err(Failure::Refused(refusal)) if matches!(refusal.status.as_u16(), 400 | 409 | 422) => {
+                Some(self.poll(job_id).await?).filter(|job| job.status.is_terminal())
+            }
+            _ => None,
+        };
+        ended.map_or_else(|| read_job(Operation::Cancel, answer), Ok)
+    }
+
+    async fn events(&self, job_id: &str, after: Option<&str>) -> Result<Vec<TrainingEvent>> {
+        let job = segment(job_id);
+        let mut events = Vec::new();
+        // The protocol lists the newest first, and its own `after` leads to older ones.
+        let fetch = |cursor| self.events_page(&job, cursor);
+        pages::walk(Operation::Events, EVENTS_PER_PAGE, fetch, |page| {
+            for event in &page {
+                if after.is_some() && wire::text(event, "id").as_deref() == after {
+                    return ControlFlow::Break(());
+                }
+                events.push(wire::event(event));
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
+        let events: std::result::Result<Vec<_>, _> = events.into_iter().rev().collect();
+        let mut events = events.map_err(|why| Operation::Events.malformed(why))?;
+        events.sort_by_key(|event| event.created_at);
+        Ok(events)
+    }
+
+    async fn model_exists(&self, model_id: &str) -> Result<bool> {
+        let answer = self.calls.models().retrieve_byot::<_, Value>(segment(model_id)).await;
+        match answer.map_err(|error| Operation::Model.error(error.into())) {
+            Ok(_) => Ok(true),
+            Err(TrainerError::Rejected { reason: RejectReason::ModelNotFound, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn read_job(operation: Operation, answer: std::result::Result<Value, Failure>) -> Result<ProviderJob> {
+    let answer = answer.map_err(|failure| operation.error(failure))?;
+    wire::job(&answer).map_err(|why| operation.malformed(why))
+}
+
+fn page_query(limit: usize, after: Option<String>) -> Vec<(String, String)> {
+    let mut query = vec![("limit".to_owned(), limit.to_string())];
+    query.extend(after.map(|after| ("after".to_owned(), after)));
+    query
+}
+
+/// A size that is not known yet does not speak against a file whose name is right; a failed upload does.
+fn is_usable_file(file: &Value, name: &str, bytes: Option<i64>) -> bool {
+    let is = |field: &str, wanted: &str| wire::text(file, field).as_deref() == Some(wanted);
+    let size = wire::integer(file, "bytes");
+    is("filename", name)
+        && is("purpose", "fine-tune")
+        && !is("status", "error")
+        && (size.is_none() || size == bytes)
+}
+
+/// When a version 7 identifier was made; others do not say.
+fn made_at(id: Uuid) -> Option<DateTime<Utc>> {
+    let (seconds, _) = id.get_timestamp().filter(|_| id.get_version() == Some(Version::SortRand))?.to_unix();
+    DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)
+}
+
+/// An id as one segment of a path: percent-encoded, except for the characters that need none.
+fn segment(id: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:".contains(&byte);
+    let write = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    id.bytes().map(write).collect()
+}

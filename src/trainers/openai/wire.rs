@@ -1,0 +1,192 @@
+//! The protocol's objects, read leniently: only what nothing works without has to be there.
+//!
+//! Real services and look-alikes differ from the published schema (`"error": {}`, null `organization_id`,
+//! absent hyperparameters, new statuses and event types), so fields are taken from the JSON one by one, and
+//! those that are not used are not looked at.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+
+use super::http::ErrorObject;
+use crate::trainers::{
+    FileId, JobStatus, ProviderFailure, ProviderJob, RejectReason, TrainingEvent, TrainingMetrics,
+    TrainingRequest,
+};
+
+/// The body of `POST /fine_tuning/jobs`. Hyperparameters that the provider shall choose are left out.
+pub(super) fn create_body(request: &TrainingRequest) -> Value {
+    let chosen = request.hyperparameters;
+    let mut hyperparameters = Map::new();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            hyperparameters.insert(name.to_owned(), value);
+        }
+    };
+    set("n_epochs", chosen.n_epochs.map(Value::from));
+    set("batch_size", chosen.batch_size.map(Value::from));
+    set("learning_rate_multiplier", chosen.learning_rate_multiplier.map(Value::from));
+    let mut body = json!({
+        "model": request.base_model,
+        "training_file": request.training_file.as_str(),
+        "method": { "type": "supervised", "supervised": { "hyperparameters": hyperparameters } },
+        "metadata": { "training_id": request.training_id, "run_id": request.run_id },
+    });
+    if let Some(file) = &request.validation_file {
+        body["validation_file"] = file.as_str().into();
+    }
+    if let Some(suffix) = &request.suffix {
+        body["suffix"] = suffix.as_str().into();
+    }
+    if let Some(seed) = request.seed {
+        body["seed"] = seed.into();
+    }
+    body
+}
+
+/// A `fine_tuning.job`. The error names the field that is missing.
+pub(super) fn job(value: &Value) -> Result<ProviderJob, String> {
+    Ok(ProviderJob {
+        id: required(text(value, "id"), "the job's id")?,
+        status: JobStatus::from(required(text(value, "status"), "the job's status")?.as_str()),
+        fine_tuned_model: text(value, "fine_tuned_model"),
+        trained_tokens: integer(value, "trained_tokens"),
+        error: value.get("error").and_then(failure),
+        created_at: required(time(value, "created_at"), "the job's created_at")?,
+        finished_at: time(value, "finished_at"),
+        training_file: text(value, "training_file").map(FileId::new),
+        metadata: metadata(value),
+        seed: integer(value, "seed"),
+        base_model: text(value, "model"),
+    })
+}
+
+/// A `fine_tuning.job.event`.
+pub(super) fn event(value: &Value) -> Result<TrainingEvent, String> {
+    let kind = text(value, "type").unwrap_or_else(|| "message".to_owned());
+    let data = value.get("data").filter(|_| kind == "metrics");
+    Ok(TrainingEvent {
+        id: required(text(value, "id"), "the event's id")?,
+        created_at: required(time(value, "created_at"), "the event's created_at")?,
+        level: text(value, "level").unwrap_or_else(|| "info".to_owned()),
+        message: text(value, "message").unwrap_or_default(),
+        metrics: data.and_then(metrics),
+        kind,
+    })
+}
+
+fn metrics(data: &Value) -> Option<TrainingMetrics> {
+    let number = |name: &str| data.get(name).and_then(Value::as_f64);
+    Some(TrainingMetrics {
+        step: integer(data, "step")?,
+        train_loss: number("train_loss"),
+        valid_loss: number("valid_loss"),
+        full_valid_loss: number("full_valid_loss"),
+    })
+}
+
+/// A job's error; an object without content, which OpenAI sends for healthy jobs, is none.
+fn failure(error: &Value) -> Option<ProviderFailure> {
+    let code = text(error, "code");
+    let message = text(error, "message").or_else(|| error.as_str().map(str::to_owned));
+    let param = text(error, "param");
+    if code.is_none() && message.is_none() && param.is_none() {
+        return None;
+    }
+    let object = ErrorObject {
+        code: code.clone().unwrap_or_default(),
+        param: param.clone().unwrap_or_default(),
+        ..ErrorObject::default()
+    };
+    let reason = object.reason().unwrap_or(RejectReason::Rejected);
+    Some(ProviderFailure { code, message, param, reason })
+}
+
+/// A job's metadata; values that are not strings are written as JSON.
+fn metadata(value: &Value) -> BTreeMap<String, String> {
+    let Some(Value::Object(entries)) = value.get("metadata") else { return BTreeMap::new() };
+    let written = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    entries.iter().map(|(key, value)| (key.clone(), written(value))).collect()
+}
+
+fn required<T>(field: Option<T>, name: &str) -> Result<T, String> {
+    field.ok_or_else(|| format!("{name} is missing"))
+}
+
+/// A string that is not empty.
+pub(super) fn text(value: &Value, name: &str) -> Option<String> {
+    value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// A whole number, also when it is written as `3.0`.
+pub(super) fn integer(value: &Value, name: &str) -> Option<i64> {
+    let value = value.get(name)?;
+    value.as_i64().or_else(|| {
+        let number = value.as_f64().filter(|number| number.fract() == 0.0)?;
+        format!("{number:.0}").parse().ok()
+    })
+}
+
+/// Seconds since 1970, also with a fraction, which is cut off.
+pub(super) fn time(value: &Value, name: &str) -> Option<DateTime<Utc>> {
+    let seconds = value.get(name)?.as_f64()?;
+    let seconds = Duration::try_from_secs_f64(seconds).ok()?.as_secs();
+    DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_job_is_enough() {
+        let bare = job(&json!({ "id": "ftjob-1", "status": "queued", "created_at": 1_700_000_000 }));
+        let bare = bare.expect("a job");
+        assert_eq!((bare.id.as_str(), bare.status, bare.error), ("ftjob-1", JobStatus::Queued, None));
+        assert_eq!(bare.created_at.timestamp(), 1_700_000_000);
+    }
+
+    #[test]
+    fn what_nothing_works_without_is_named_when_it_is_missing() {
+        let error = job(&json!({ "id": "ftjob-1", "created_at": 1 })).expect_err("no status");
+        assert_eq!(error, "the job's status is missing");
+        assert!(job(&json!({ "id": "", "status": "queued", "created_at": 1 })).is_err());
+        assert!(job(&json!({ "id": "ftjob-1", "status": "queued", "created_at": null })).is_err());
+        assert!(job(&json!([])).is_err());
+    }
+
+    #[test]
+    fn empty_errors_are_no_errors() {
+        for empty in [json!(null), json!({}), json!({ "code": null, "message": "", "param": null })] {
+            assert_eq!(failure(&empty), None, "{empty}");
+        }
+        let failed = failure(&json!({ "code": "invalid_training_file", "message": "Line 3", "param": null }));
+        let failed = failed.expect("a failure");
+        assert_eq!(failed.reason, RejectReason::InvalidTrainingFile);
+        assert_eq!(failed.message.as_deref(), Some("Line 3"));
+        assert_eq!(failure(&json!("broken")).expect("a failure").message.as_deref(), Some("broken"));
+    }
+
+    #[test]
+    fn numbers_may_be_written_in_other_ways() {
+        let value = json!({ "whole": 3.0, "half": 3.5, "text": "3", "at": 1_700_000_000.9, "before": -1 });
+        assert_eq!(integer(&value, "whole"), Some(3));
+        assert_eq!(integer(&value, "half"), None);
+        assert_eq!(integer(&value, "text"), None);
+        assert_eq!(time(&value, "at").map(|time| time.timestamp()), Some(1_700_000_000));
+        assert_eq!(time(&value, "before"), None);
+    }
+
+    #[test]
+    fn unknown_statuses_are_kept_and_are_no_end() {
+        let status = JobStatus::from("pausing");
+        assert_eq!((status.as_str(), status.is_terminal()), ("pausing", false));
+        for known in ["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"] {
+            let status = JobStatus::from(known);
+            assert!(!matches!(status, JobStatus::Unknown(_)));
+            assert_eq!(status.as_str(), known);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What goes to a provider and what comes back, free of any provider's wire format.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::RejectReason;
+
+/// A training file to send.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TrainingFile {
+    /// Its name at the provider, by which it is found again: it carries the dataset's digest or the
+    /// `training_id`, and ends in `.jsonl`.
+    pub name: String,
+    /// JSONL, one example per line.
+    pub bytes: Vec<u8>,
+}
+
+/// Shows the size instead of the content, which is people's writing.
+impl fmt::Debug for TrainingFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrainingFile").field("name", &self.name).field("bytes", &self.bytes.len()).finish()
+    }
+}
+
+/// A provider's id for an uploaded file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileId(String);
+
+impl FileId {
+    /// Takes the id as the provider gave it.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as the provider gave it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A training to start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingRequest {
+    /// Names this paid job; [`super::Trainer::find_jobs`] finds it by this.
+    pub training_id: Uuid,
+    /// The run it belongs to, for people who look at the provider's list of jobs.
+    pub run_id: Uuid,
+    /// The model to start from.
+    pub base_model: String,
+    /// The uploaded examples.
+    pub training_file: FileId,
+    /// Uploaded examples that are held back to measure the loss on.
+    pub validation_file: Option<FileId>,
+    /// Becomes part of the new model's name; at most 64 characters with OpenAI.
+    pub suffix: Option<String>,
+    /// Left to the provider where unset.
+    pub hyperparameters: Hyperparameters,
+    /// Makes trainings comparable; 0 to 2,147,483,647 with OpenAI.
+    pub seed: Option<i64>,
+}
+
+/// Hyperparameters of supervised training. `None` lets the provider choose.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Hyperparameters {
+    /// Passes over the examples.
+    pub n_epochs: Option<u32>,
+    /// Examples per step.
+    pub batch_size: Option<u32>,
+    /// Factor on the provider's learning rate.
+    pub learning_rate_multiplier: Option<f64>,
+}
+
+/// A training job as the provider describes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProviderJob {
+    /// The provider's id.
+    pub id: String,
+    /// Where it is.
+    pub status: JobStatus,
+    /// The id of the new model, once there is one.
+    pub fine_tuned_model: Option<String>,
+    /// Tokens that are billed, once known.
+    pub trained_tokens: Option<i64>,
+    /// Why it failed.
+    pub error: Option<ProviderFailure>,
+    /// When the provider accepted it.
+    pub created_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The file it trains on.
+    pub training_file: Option<FileId>,
+    /// What [`super::Trainer::create`] attached to it.
+    pub metadata: BTreeMap<String, String>,
+    /// The seed in use, chosen by the provider when none was asked for.
+    pub seed: Option<i64>,
+    /// The model it starts from.
+    pub base_model: Option<String>,
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobStatus {
+    /// The files are being checked.
+    ValidatingFiles,
+    /// Waits for its turn.
+    Queued,
+    /// Trains.
+    Running,
+    /// Held by the provider or by a person; may go on.
+    Paused,
+    /// Ended with a model.
+    Succeeded,
+    /// Ended without a model.
+    Failed,
+    /// Ended because someone asked for it.
+    Cancelled,
+    /// A status this version does not know (such as `pausing`), as the provider wrote it. Not an end.
+    Unknown(String),
+}
+
+impl JobStatus {
+    /// The status in the words of OpenAI's protocol, as it is stored and shown.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::ValidatingFiles => "validating_files",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Unknown(status) => status,
+        }
+    }
+
+    /// Whether the job has ended and will not change again.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl From<&str> for JobStatus {
+    fn from(status: &str) -> Self {
+        match status {
+            "validating_files" => Self::ValidatingFiles,
+            "queued" => Self::Queued,
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            "succeeded" => Self::Succeeded,
+            "failed" => Self::Failed,
+            "cancelled" | "canceled" => Self::Cancelled,
+            other => Self::Unknown(other.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for JobStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a job failed, in the provider's words and in ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderFailure {
+    /// The provider's code.
+    pub code: Option<String>,
+    /// The provider's sentence.
+    pub message: Option<String>,
+    /// The parameter at fault.
+    pub param: Option<String>,
+    /// What that means, in the same words as a refused request.
+    pub reason: RejectReason,
+}
+
+/// One report of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingEvent {
+    /// The provider's id, for the next call's `after`.
+    pub id: String,
+    /// When it happened.
+    pub created_at: DateTime<Utc>,
+    /// `info`, `warn` or `error`.
+    pub level: String,
+    /// `message`, `metrics`, `moderation_checks`, …, as the provider wrote it.
+    pub kind: String,
+    /// A sentence for people.
+    pub message: String,
+    /// The numbers of a metrics event.
+    pub metrics: Option<TrainingMetrics>,
+}
+
+/// A point on the loss curve.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrainingMetrics {
+    /// The training step it was measured at.
+    pub step: i64,
+    /// Loss on the batch that was trained on.
+    pub train_loss: Option<f64>,
+    /// Loss on a batch of the validation file, where there is one.
+    pub valid_loss: Option<f64>,
+    /// Loss on the whole validation file, measured at the end of an epoch.
+    pub full_valid_loss: Option<f64>,
+}
