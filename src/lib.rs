@@ -3,4 +3,6 @@
 //!
 //! The modules are named after the stages of that way; `ARCHITECTURE.md` draws the map.
 
+pub mod api;
+pub mod audit;
 pub mod clock;
