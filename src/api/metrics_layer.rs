@@ -1,0 +1,59 @@
+//! How long requests take, by route.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+use prometheus::{HistogramOpts, HistogramVec, Registry};
+
+/// Seconds: from an assignment to the longest request that is allowed.
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// The metrics of HTTP requests.
+#[derive(Debug, Clone)]
+pub(super) struct HttpMetrics {
+    duration: HistogramVec,
+}
+
+impl HttpMetrics {
+    /// Adds the metrics to `registry`, once per registry.
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let options = HistogramOpts::new(
+            "tuneloop_http_request_duration_seconds",
+            "Time from a request's head to its answer's head.",
+        );
+        let duration = HistogramVec::new(options.buckets(BUCKETS.to_vec()), &["method", "route", "status"])?;
+        registry.register(Box::new(duration.clone()))?;
+        Ok(Self { duration })
+    }
+}
+
+/// Middleware: observes each request. Requests to unknown routes share the label `unmatched`, and uncommon
+/// methods the label `other`, so that a caller cannot make up time series.
+pub(super) async fn measure(State(metrics): State<HttpMetrics>, request: Request, next: Next) -> Response {
+    let method = method(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let started = Instant::now();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    metrics
+        .duration
+        .with_label_values(&[method, route, response.status().as_str()])
+        .observe(started.elapsed().as_secs_f64());
+    response
+}
+
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

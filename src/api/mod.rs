@@ -1,0 +1,128 @@
+//! The REST API. One file per group of endpoints; the other files are what all of them stand on.
+//!
+//! To add a group: write `routes()` in a file of its own after the pattern of `audit.rs`, merge it in
+//! [`guarded`], and explain its tag in `document.rs`.
+
+mod audit;
+pub mod auth;
+mod document;
+pub mod etag;
+pub mod extract;
+pub mod idempotency;
+pub mod limits;
+mod metrics_layer;
+mod operations;
+pub mod page;
+pub mod problem;
+pub mod reply;
+pub mod request_id;
+pub mod responses;
+mod trace;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::AUTHORIZATION;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use prometheus::Registry;
+use sqlx::PgPool;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use self::metrics_layer::HttpMetrics;
+use self::problem::Problem;
+use crate::clock::Clock;
+
+/// What the endpoints share.
+#[derive(Debug, Clone)]
+pub struct ApiState {
+    /// The database.
+    pub db: PgPool,
+    /// Time, identifiers and randomness.
+    pub clock: Clock,
+    /// Every metric of the process, shown at `/metrics`.
+    pub registry: Registry,
+    /// The version of the newest migration of this build; `/readyz` compares it with the database's.
+    pub schema_version: i64,
+    /// How long a request may take, [`limits::REQUEST_TIME`] unless changed.
+    pub request_time: Duration,
+    metrics: HttpMetrics,
+}
+
+impl ApiState {
+    /// The state of one API. Its own metrics are added to `registry`, which fails when they are there already.
+    pub fn new(
+        db: PgPool,
+        clock: Clock,
+        registry: Registry,
+        schema_version: i64,
+    ) -> prometheus::Result<Self> {
+        let metrics = HttpMetrics::register(&registry)?;
+        Ok(Self { db, clock, registry, schema_version, request_time: limits::REQUEST_TIME, metrics })
+    }
+}
+
+/// Routes that everybody may use.
+fn open() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default().merge(operations::routes())
+}
+
+/// Routes that need an API key.
+fn guarded() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default().merge(audit::routes())
+}
+
+/// The OpenAPI document of all routes.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    document::assemble(open().into_openapi(), guarded().into_openapi())
+}
+
+/// The whole API as one service.
+pub fn router(state: ApiState) -> Router {
+    let (open, _) = open().split_for_parts();
+    let (guarded, _) = guarded().split_for_parts();
+    let guarded = guarded.route_layer(from_fn_with_state(state.db.clone(), auth::authenticate));
+    let routes = open.merge(guarded).merge(operations::documentation(openapi()));
+    with_middleware(routes, &state).with_state(state)
+}
+
+/// Adds the fallbacks and what every request passes, from the outside in.
+fn with_middleware(routes: Router<ApiState>, state: &ApiState) -> Router<ApiState> {
+    let middleware = ServiceBuilder::new()
+        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
+        .layer(from_fn_with_state(state.clock.clone(), request_id::assign))
+        .layer(from_fn(trace::trace))
+        .layer(from_fn_with_state(state.metrics.clone(), metrics_layer::measure))
+        .layer(CatchPanicLayer::custom(limits::answer_panic))
+        .layer(from_fn_with_state(state.request_time, limits::time_out))
+        .layer(DefaultBodyLimit::max(limits::BODY_BYTES));
+    routes
+        .fallback(async || unknown_route())
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware)
+}
+
+fn unknown_route() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "unknown-route", "There is nothing at this path")
+        .detail("Routes are listed at /openapi.json and explained at /docs.")
+}
+
+/// The router adds `Allow`, which is all that OPTIONS asks for.
+async fn method_not_allowed(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method does not exist here")
+        .detail(format_args!("This path has no {method}; the header `Allow` lists what it has."))
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests;

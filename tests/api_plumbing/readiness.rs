@@ -1,0 +1,43 @@
+//! `/readyz` on databases with the right schema, another one and none.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode};
+use prometheus::Registry;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tower::ServiceExt;
+use tuneloop::api::{self, ApiState};
+use tuneloop::clock::Clock;
+
+use crate::service::{Service, database_options, newest_migration};
+
+async fn readiness(db: PgPool, schema_version: i64) -> (StatusCode, Value) {
+    let state = ApiState::new(db, Clock::system(), Registry::new(), schema_version).unwrap();
+    let request = Request::get("/readyz").body(Body::empty()).unwrap();
+    let (parts, body) = api::router(state).oneshot(request).await.unwrap().into_parts();
+    (parts.status, serde_json::from_slice(&to_bytes(body, 10_000).await.unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn readiness_needs_the_schema_of_this_build() {
+    let service = Service::start().await;
+    let version = newest_migration();
+    let (status, body) = readiness(service.db.clone(), version).await;
+    assert_eq!(status, StatusCode::OK);
+    let checks = json!([{ "name": "database", "ok": true }, { "name": "schema", "ok": true }]);
+    assert_eq!(body, json!({ "ready": true, "checks": checks }));
+
+    for (expected, advice) in [(version + 1, "run `tuneloop migrate`"), (version - 1, "deploy a newer build")]
+    {
+        let (status, body) = readiness(service.db.clone(), expected).await;
+        assert_eq!((status, &body["ready"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(false)));
+        assert!(body["checks"][1]["detail"].as_str().unwrap().contains(advice), "{body}");
+    }
+
+    let unmigrated = database_options().options([("search_path", "nowhere")]);
+    let unmigrated = PgPoolOptions::new().connect_with(unmigrated).await.unwrap();
+    let (status, body) = readiness(unmigrated, version).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(body["checks"][1]["detail"].as_str().unwrap().contains("no schema yet"), "{body}");
+}
