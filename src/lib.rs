@@ -4,3 +4,4 @@
 //! The modules are named after the stages of that way; `ARCHITECTURE.md` draws the map.
 
 pub mod clock;
+pub mod embedded;
