@@ -3,9 +3,14 @@
 //!
 //! The modules are named after the stages of that way; `ARCHITECTURE.md` draws the map.
 
+pub mod api;
 pub mod audit;
 pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod database;
 pub mod dataset;
+pub mod embedded;
 pub mod experiments;
 mod halt;
 pub mod jobs;
@@ -13,6 +18,7 @@ pub mod models;
 pub mod pipelines;
 pub mod runs;
 pub mod schedule;
+pub mod simulator;
 pub mod telemetry;
 pub mod traffic;
 pub mod trainers;
