@@ -79,7 +79,8 @@ CREATE TABLE trainings (
     -- at the provider although no answer came, so it is looked for until the settle time has passed.
     upload_sent_at    timestamptz,
     create_sent_at    timestamptz,
-    -- Creates sent; more than one means that a duplicate may turn up late.
+    -- Calls sent; more than one create means that a duplicate may turn up late.
+    uploads           integer NOT NULL DEFAULT 0,
     creates           integer NOT NULL DEFAULT 0,
     provider_file_id  text,
     provider_job_id   text,

@@ -2,7 +2,7 @@
 CREATE TABLE experiments (
     id           uuid PRIMARY KEY,
     pipeline     text NOT NULL REFERENCES pipelines (name),
-    run_id       uuid NOT NULL UNIQUE REFERENCES runs (id),
+    run_id       uuid NOT NULL REFERENCES runs (id),
     baseline_id  uuid NOT NULL REFERENCES model_versions (id),
     candidate_id uuid NOT NULL REFERENCES model_versions (id),
     -- The configuration it was started with; later changes of the pipeline do not touch it.
@@ -11,6 +11,9 @@ CREATE TABLE experiments (
     started_at   timestamptz NOT NULL DEFAULT now(),
     horizon_at   timestamptz NOT NULL,
     ended_at     timestamptz,
+    -- The standard error that the looks for harm are planned for, frozen at the first look allowed.
+    planned_se_test  double precision,
+    planned_se_watch double precision,
     CHECK (baseline_id <> candidate_id),
     CHECK (horizon_at > started_at),
     CHECK ((status = 'running') = (ended_at IS NULL))

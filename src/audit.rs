@@ -33,6 +33,44 @@ impl fmt::Display for Actor {
     }
 }
 
+/// Who acts, and by which request: what the functions that change something are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct By {
+    /// Who acts.
+    pub actor: Actor,
+    /// The API request, where there is one.
+    pub request_id: Option<String>,
+}
+
+impl By {
+    /// The worker, advancing a run by itself.
+    #[must_use]
+    pub fn worker() -> Self {
+        Self { actor: Actor::Worker, request_id: None }
+    }
+
+    /// The scheduler.
+    #[must_use]
+    pub fn scheduler() -> Self {
+        Self { actor: Actor::Scheduler, request_id: None }
+    }
+
+    /// The process itself or its command line.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { actor: Actor::System, request_id: None }
+    }
+
+    /// An event of this actor and request; add `before`, `after` and the rest with `..`.
+    #[must_use]
+    pub fn event<'a>(&'a self, action: &'a str, subject: (&'a str, impl fmt::Display)) -> AuditEvent<'a> {
+        AuditEvent {
+            request_id: self.request_id.as_deref(),
+            ..AuditEvent::new(self.actor.clone(), action, subject)
+        }
+    }
+}
+
 /// One change, as it will be told. Start from [`AuditEvent::new`] and fill in what applies:
 ///
 /// ```

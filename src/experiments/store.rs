@@ -1,0 +1,209 @@
+//! Experiments and their decisions in the database.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::decision::{Record, Rules, Verdict};
+use super::observations::Phase;
+
+/// Where an experiment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum ExperimentStatus {
+    /// Collecting outcomes.
+    Running,
+    /// A decision was taken.
+    Decided,
+    /// It was ended without one.
+    Aborted,
+}
+
+/// The A/B test of a run.
+#[derive(Debug, Clone)]
+pub struct Experiment {
+    /// Its key, and the salt of its assignment.
+    pub id: Uuid,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The run it belongs to.
+    pub run_id: Uuid,
+    /// The version that was live when it began.
+    pub baseline_id: Uuid,
+    /// The version under test.
+    pub candidate_id: Uuid,
+    /// What the decision asks for, as configured when it began.
+    pub rules: Rules,
+    /// Where it stands.
+    pub status: ExperimentStatus,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it is decided.
+    pub horizon_at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// The standard error that looks for harm during the test are planned for.
+    pub planned_se_test: Option<f64>,
+    /// The same for the watch.
+    pub planned_se_watch: Option<f64>,
+}
+
+/// Starts an experiment that is decided after `horizon_seconds`.
+#[expect(clippy::too_many_arguments, reason = "the columns of one row, each of another kind")]
+pub async fn insert(
+    conn: &mut PgConnection,
+    id: Uuid,
+    pipeline: &str,
+    run: Uuid,
+    baseline: Uuid,
+    candidate: Uuid,
+    rules: &Rules,
+    horizon_seconds: f64,
+) -> sqlx::Result<()> {
+    let settings = serde_json::to_value(rules).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query!(
+        "INSERT INTO experiments (id, pipeline, run_id, baseline_id, candidate_id, settings, status, horizon_at)
+         VALUES ($1, $2, $3, $4, $5, $6, 'running', now() + make_interval(secs => $7))",
+        id,
+        pipeline,
+        run,
+        baseline,
+        candidate,
+        settings,
+        horizon_seconds,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends a running experiment.
+pub async fn end(conn: &mut PgConnection, id: Uuid, status: ExperimentStatus) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE experiments SET status = $2, ended_at = now() WHERE id = $1 AND status = 'running'",
+        id,
+        status as ExperimentStatus,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Keeps the standard error of the first look for harm that had enough data; later ones change nothing.
+pub async fn freeze_planned_error(
+    conn: &mut PgConnection,
+    id: Uuid,
+    phase: Phase,
+    standard_error: f64,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE experiments
+            SET planned_se_test = CASE WHEN $2 THEN coalesce(planned_se_test, $3) ELSE planned_se_test END,
+                planned_se_watch = CASE WHEN $2 THEN planned_se_watch ELSE coalesce(planned_se_watch, $3) END
+          WHERE id = $1",
+        id,
+        phase == Phase::Test,
+        standard_error,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The experiment with this key.
+pub async fn by_id(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Experiment>> {
+    let row = sqlx::query!(
+        r#"SELECT id, pipeline, run_id, baseline_id, candidate_id, settings, status AS "status: ExperimentStatus",
+                  started_at, horizon_at, ended_at, planned_se_test, planned_se_watch
+             FROM experiments WHERE id = $1"#,
+        id,
+    )
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| {
+        Ok(Experiment {
+            id: row.id,
+            pipeline: row.pipeline,
+            run_id: row.run_id,
+            baseline_id: row.baseline_id,
+            candidate_id: row.candidate_id,
+            rules: serde_json::from_value(row.settings).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            status: row.status,
+            started_at: row.started_at,
+            horizon_at: row.horizon_at,
+            ended_at: row.ended_at,
+            planned_se_test: row.planned_se_test,
+            planned_se_watch: row.planned_se_watch,
+        })
+    })
+    .transpose()
+}
+
+/// A decision as it was taken.
+#[derive(Debug, Clone)]
+pub struct StoredDecision {
+    /// Its key.
+    pub id: Uuid,
+    /// Evidence, rules, every figure and the verdict.
+    pub record: Record,
+    /// SHA-256 of the record.
+    pub digest: String,
+    /// When it was taken.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Keeps a decision, once per experiment.
+pub async fn record_decision(
+    conn: &mut PgConnection,
+    id: Uuid,
+    experiment: Uuid,
+    record: &Record,
+) -> sqlx::Result<()> {
+    let encode = |error: serde_json::Error| sqlx::Error::Encode(error.into());
+    let digest = record.digest().map_err(encode)?;
+    let verdict = verdict_word(record.decision.verdict);
+    sqlx::query!(
+        "INSERT INTO decisions (id, experiment_id, verdict, record, digest) VALUES ($1, $2, $3, $4, $5)",
+        id,
+        experiment,
+        verdict,
+        serde_json::to_value(record).map_err(encode)?,
+        digest,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Collecting => "collecting",
+        Verdict::Promote => "promote",
+        Verdict::Reject => "reject",
+        Verdict::Inconclusive => "inconclusive",
+        Verdict::StopForHarm => "stop_for_harm",
+        Verdict::Invalid => "invalid",
+    }
+}
+
+/// The decision of an experiment, if it was taken.
+pub async fn decision_of(db: impl PgExecutor<'_>, experiment: Uuid) -> sqlx::Result<Option<StoredDecision>> {
+    let row = sqlx::query!(
+        "SELECT id, record, digest, created_at FROM decisions WHERE experiment_id = $1",
+        experiment,
+    )
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| {
+        Ok(StoredDecision {
+            id: row.id,
+            record: serde_json::from_value(row.record).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            digest: row.digest,
+            created_at: row.created_at,
+        })
+    })
+    .transpose()
+}

@@ -1,0 +1,93 @@
+//! Taking jobs, many at a time, and taking back those whose worker is gone.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::Lease;
+
+/// Leases up to `limit` due jobs of the given kinds, oldest first. Rows that another worker is about to take
+/// are skipped, not waited for.
+pub(super) async fn claim(
+    db: &PgPool,
+    kinds: &[String],
+    limit: usize,
+    length: Duration,
+    token: Uuid,
+) -> sqlx::Result<Vec<Lease>> {
+    let before = Instant::now();
+    let rows = sqlx::query!(
+        "WITH due AS (
+             SELECT id FROM jobs
+              WHERE state = 'ready' AND run_at <= now() AND kind = ANY($1)
+              ORDER BY run_at, id LIMIT $2 FOR UPDATE SKIP LOCKED)
+         UPDATE jobs SET state = 'leased', attempt = attempt + 1, lease_token = $3,
+                lease_expires_at = now() + make_interval(secs => $4)
+           FROM due WHERE jobs.id = due.id
+         RETURNING jobs.id, kind, subject, payload, attempt, max_attempts",
+        kinds,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+        token,
+        length.as_secs_f64(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Lease {
+            job_id: row.id,
+            kind: row.kind,
+            subject: row.subject,
+            payload: row.payload,
+            attempt: row.attempt.unsigned_abs(),
+            max_attempts: row.max_attempts.unsigned_abs(),
+            token,
+            length,
+            deadline: Mutex::new(before + Lease::usable(length)),
+        })
+        .collect())
+}
+
+/// Makes jobs due again whose lease has run out: their worker was killed, or hangs.
+pub(super) async fn take_back_expired(db: &PgPool) -> sqlx::Result<u64> {
+    Ok(sqlx::query!(
+        "UPDATE jobs SET state = 'ready', run_at = now(), woken = false, lease_token = NULL,
+                lease_expires_at = NULL, last_error = 'the worker stopped before it was done'
+          WHERE id IN (SELECT id FROM jobs WHERE state = 'leased' AND lease_expires_at < now()
+                        LIMIT 1000 FOR UPDATE SKIP LOCKED)",
+    )
+    .execute(db)
+    .await?
+    .rows_affected())
+}
+
+/// Gives unfinished jobs back at shutdown; the interrupted attempt does not count.
+pub(super) async fn give_back(db: &PgPool, leases: &[(i64, Uuid)]) -> sqlx::Result<u64> {
+    let (ids, tokens): (Vec<i64>, Vec<Uuid>) = leases.iter().copied().unzip();
+    Ok(sqlx::query!(
+        "UPDATE jobs SET state = 'ready', run_at = now(), woken = false, attempt = greatest(attempt - 1, 0),
+                lease_token = NULL, lease_expires_at = NULL
+           FROM unnest($1::bigint[], $2::uuid[]) AS held (id, token)
+          WHERE jobs.id = held.id AND lease_token = held.token",
+        &ids,
+        &tokens,
+    )
+    .execute(db)
+    .await?
+    .rows_affected())
+}
+
+/// How long until the next job of these kinds is due, if one is waiting.
+pub(super) async fn next_due(db: &PgPool, kinds: &[String]) -> sqlx::Result<Option<Duration>> {
+    let seconds = sqlx::query_scalar!(
+        "SELECT extract(epoch FROM run_at - clock_timestamp())::float8 FROM jobs
+          WHERE state = 'ready' AND kind = ANY($1) ORDER BY run_at, id LIMIT 1",
+        kinds,
+    )
+    .fetch_optional(db)
+    .await?
+    .flatten();
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
+}

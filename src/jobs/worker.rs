@@ -1,0 +1,357 @@
+//! The worker: polls the table, runs what is due, and settles how it ended.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::completion::{self, Finished};
+use super::lease::FenceError;
+use super::wakeups::Wakeups;
+use super::{Lease, backoff, claim};
+use crate::clock::Clock;
+use crate::telemetry::metrics::Metrics;
+
+/// How a handler ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// The handler ended or rescheduled the job in a transaction of its own.
+    Committed,
+    /// There is nothing more to do; the worker ends the job.
+    Finished,
+}
+
+/// How a handler ended otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// It may go better later: tried again with backoff until the attempts are used up.
+    #[error("{message}")]
+    Retryable {
+        /// What went wrong, in plain words.
+        message: String,
+        /// The wait that the other side asked for.
+        retry_after: Option<Duration>,
+    },
+    /// Trying again cannot help.
+    #[error("{message}")]
+    Fatal {
+        /// Machine-readable, such as `training_not_available`.
+        code: String,
+        /// What went wrong, in plain words.
+        message: String,
+    },
+    /// Another worker has the job: control flow, not a failure.
+    #[error("the lease on this job was lost")]
+    LeaseLost,
+}
+
+impl From<sqlx::Error> for JobError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Retryable { message: format!("the database: {error}"), retry_after: None }
+    }
+}
+
+impl From<FenceError> for JobError {
+    fn from(error: FenceError) -> Self {
+        match error {
+            FenceError::Lost(_) => Self::LeaseLost,
+            FenceError::Database(error) => error.into(),
+        }
+    }
+}
+
+/// One kind of job. Handlers are idempotent: a job whose worker was killed runs again.
+pub trait Handler: Send + Sync {
+    /// The kind of job it handles.
+    fn kind(&self) -> &'static str;
+
+    /// Does the work, within [`Lease::deadline`].
+    fn run<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<Done, JobError>>;
+
+    /// Records, in the transaction that schedules the next attempt, that this one failed.
+    fn retried<'a>(
+        &'a self,
+        _conn: &'a mut PgConnection,
+        _lease: &'a Lease,
+        _message: &'a str,
+        _wait: Duration,
+    ) -> BoxFuture<'a, sqlx::Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+
+    /// Records, in the transaction that fails the job, that there will be no further attempt.
+    fn failed<'a>(
+        &'a self,
+        _conn: &'a mut PgConnection,
+        _lease: &'a Lease,
+        _code: &'a str,
+        _message: &'a str,
+    ) -> BoxFuture<'a, Result<(), JobError>> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// What can be set of a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Jobs that run at the same time, and the most that are claimed at once.
+    pub slots: usize,
+    /// How long a claimed job belongs to this worker.
+    pub lease: Duration,
+    /// The longest wait between two looks at the table.
+    pub poll_interval: Duration,
+    /// How long running jobs may go on after a shutdown was asked for.
+    pub grace: Duration,
+}
+
+/// Claims due jobs and runs them until it is told to stop.
+pub struct Worker {
+    settings: WorkerSettings,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    db: PgPool,
+    clock: Clock,
+    metrics: Metrics,
+    handlers: HashMap<String, Arc<dyn Handler>>,
+    /// What is running now, to be given back if the shutdown's grace runs out.
+    running: Mutex<HashMap<i64, Uuid>>,
+}
+
+impl Worker {
+    /// A worker for the kinds of these handlers.
+    #[must_use]
+    pub fn new(
+        db: PgPool,
+        clock: Clock,
+        metrics: Metrics,
+        settings: WorkerSettings,
+        handlers: Vec<Arc<dyn Handler>>,
+    ) -> Self {
+        let handlers = handlers.into_iter().map(|handler| (handler.kind().to_owned(), handler)).collect();
+        let running = Mutex::default();
+        Self { settings, shared: Arc::new(Shared { db, clock, metrics, handlers, running }) }
+    }
+
+    /// Works until `shutdown`, then lets running jobs finish within the grace and gives the rest back.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let (finished, arrivals) = mpsc::channel(self.settings.slots.max(1024));
+        let completer = {
+            let metrics = self.shared.metrics.clone();
+            let db = self.shared.db.clone();
+            tokio::spawn(completion::run(db, arrivals, 1024, move |job, held| {
+                if held {
+                    metrics.jobs_finished(&job.kind, "done", 1);
+                } else {
+                    metrics.lease_lost(&job.kind);
+                }
+            }))
+        };
+        let tasks = TaskTracker::new();
+        let abort = CancellationToken::new();
+        self.claim_until(&shutdown, &abort, &tasks, finished).await;
+
+        tasks.close();
+        if tokio::time::timeout(self.settings.grace, tasks.wait()).await.is_err() {
+            abort.cancel();
+            tasks.wait().await;
+        }
+        if completer.await.is_err() {
+            tracing::error!("the task that ends finished jobs has panicked; their leases will expire");
+        }
+        self.give_back_running().await;
+    }
+
+    async fn claim_until(
+        &self,
+        shutdown: &CancellationToken,
+        abort: &CancellationToken,
+        tasks: &TaskTracker,
+        finished: mpsc::Sender<Finished>,
+    ) {
+        let kinds: Vec<String> = self.shared.handlers.keys().cloned().collect();
+        let slots = Arc::new(Semaphore::new(self.settings.slots));
+        let mut wakeups = Wakeups::new(self.shared.db.clone(), self.settings.poll_interval);
+        // Subscribed before the first look, so that nothing falls between the two.
+        wakeups.subscribe().await;
+        let mut last_sweep: Option<Instant> = None;
+        while !shutdown.is_cancelled() {
+            if last_sweep.is_none_or(|at| at.elapsed() >= self.settings.poll_interval) {
+                self.sweep().await;
+                last_sweep = Some(Instant::now());
+            }
+            let mut permits = tokio::select! {
+                permit = slots.clone().acquire_owned() => match permit {
+                    Ok(permit) => vec![permit],
+                    Err(_) => return,
+                },
+                () = shutdown.cancelled() => return,
+            };
+            while let Ok(permit) = slots.clone().try_acquire_owned() {
+                permits.push(permit);
+            }
+            let token = self.shared.clock.uuid();
+            match claim::claim(&self.shared.db, &kinds, permits.len(), self.settings.lease, token).await {
+                Ok(leases) => {
+                    let more = leases.len() == permits.len();
+                    for (lease, permit) in leases.into_iter().zip(permits) {
+                        self.spawn(tasks, abort.clone(), finished.clone(), lease, permit);
+                    }
+                    if more {
+                        continue;
+                    }
+                    let due = claim::next_due(&self.shared.db, &kinds).await.ok().flatten();
+                    wakeups.wait(due, shutdown).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "jobs could not be claimed; trying again at the next poll");
+                    drop(permits);
+                    wakeups.pause(shutdown).await;
+                }
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        match claim::take_back_expired(&self.shared.db).await {
+            Ok(0) => {}
+            Ok(jobs) => tracing::warn!(jobs, "took back jobs whose lease had run out"),
+            Err(error) => tracing::warn!(%error, "expired leases could not be taken back"),
+        }
+    }
+
+    fn spawn(
+        &self,
+        tasks: &TaskTracker,
+        abort: CancellationToken,
+        finished: mpsc::Sender<Finished>,
+        lease: Lease,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let shared = self.shared.clone();
+        let span =
+            tracing::info_span!("job", kind = lease.kind, subject = lease.subject, attempt = lease.attempt);
+        shared.set_running(&lease, true);
+        tasks.spawn(
+            async move {
+                tokio::select! {
+                    () = shared.work(&lease, finished) => shared.set_running(&lease, false),
+                    () = abort.cancelled() => {
+                        tracing::warn!("still running when the shutdown's grace ended; given back");
+                    }
+                }
+                drop(permit);
+            }
+            .instrument(span),
+        );
+    }
+
+    async fn give_back_running(&self) {
+        let held: Vec<(i64, Uuid)> = self.shared.running().drain().collect();
+        if held.is_empty() {
+            return;
+        }
+        if let Err(error) = claim::give_back(&self.shared.db, &held).await {
+            tracing::warn!(%error, "leases could not be given back; they will run out");
+        }
+    }
+}
+
+impl Shared {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Uuid>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_running(&self, lease: &Lease, running: bool) {
+        if running {
+            self.running().insert(lease.job_id, lease.token);
+        } else {
+            self.running().remove(&lease.job_id);
+        }
+    }
+
+    async fn work(&self, lease: &Lease, finished: mpsc::Sender<Finished>) {
+        // Only kinds with a handler are claimed.
+        let Some(handler) = self.handlers.get(&lease.kind) else { return };
+        let error = match self.attempt(handler.as_ref(), lease).await {
+            Ok(Done::Finished) => {
+                let job = Finished { job_id: lease.job_id, token: lease.token, kind: lease.kind.clone() };
+                // The receiver lives until every sender is gone.
+                let _ = finished.send(job).await;
+                return;
+            }
+            Ok(Done::Committed) => return,
+            Err(error) => error,
+        };
+        if let Err(problem) = self.settle(handler.as_ref(), lease, error).await {
+            tracing::warn!(error = %problem, "the job's error could not be recorded; its lease will run out");
+        }
+    }
+
+    /// One attempt, stopped at the lease's deadline; a panic counts as an error.
+    async fn attempt(&self, handler: &dyn Handler, lease: &Lease) -> Result<Done, JobError> {
+        if lease.attempt > lease.max_attempts {
+            return Err(JobError::Retryable {
+                message: format!("the worker stopped {} times before it was done", lease.max_attempts),
+                retry_after: None,
+            });
+        }
+        let mut work = std::pin::pin!(AssertUnwindSafe(handler.run(lease)).catch_unwind());
+        loop {
+            let deadline = lease.deadline();
+            tokio::select! {
+                outcome = &mut work => return outcome.unwrap_or_else(|_| Err(JobError::Retryable {
+                    message: "the step stopped with an internal error; the log has its place".into(),
+                    retry_after: None,
+                })),
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    if lease.deadline() <= Instant::now() {
+                        return Err(JobError::Retryable {
+                            message: "the step did not finish within its lease".into(),
+                            retry_after: None,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, handler: &dyn Handler, lease: &Lease, error: JobError) -> Result<(), JobError> {
+        let (code, message) = match error {
+            JobError::LeaseLost => {
+                self.metrics.lease_lost(&lease.kind);
+                tracing::info!("the lease was lost; nothing was changed");
+                return Ok(());
+            }
+            JobError::Retryable { message, retry_after } if lease.attempt < lease.max_attempts => {
+                let wait = backoff::delay(lease.attempt, retry_after, &self.clock);
+                tracing::warn!(error = message, ?wait, "will be tried again");
+                let mut tx = self.db.begin().await?;
+                handler.retried(&mut tx, lease, &message, wait).await?;
+                lease.retry(&mut tx, wait, &message).await?;
+                tx.commit().await?;
+                self.metrics.job_retried(&lease.kind);
+                return Ok(());
+            }
+            JobError::Retryable { message, .. } => ("retries_exhausted".to_owned(), message),
+            JobError::Fatal { code, message } => (code, message),
+        };
+        tracing::error!(code, error = message, "failed for good");
+        let mut tx = self.db.begin().await?;
+        handler.failed(&mut tx, lease, &code, &message).await?;
+        lease.fail(&mut tx, &message).await?;
+        tx.commit().await?;
+        self.metrics.jobs_finished(&lease.kind, "failed", 1);
+        Ok(())
+    }
+}

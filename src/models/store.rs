@@ -1,0 +1,194 @@
+//! Model versions in the database.
+
+use serde_json::Value;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::{ModelVersion, Version, VersionStatus};
+
+/// What is known of a version when it is registered.
+#[derive(Debug)]
+pub struct NewVersion<'a> {
+    /// Its key.
+    pub id: Uuid,
+    /// The pipeline it belongs to.
+    pub pipeline: &'a str,
+    /// Its place in the order of versions.
+    pub version: Version,
+    /// Where it stands at first.
+    pub status: VersionStatus,
+    /// Who serves it.
+    pub provider: &'a str,
+    /// What applications call at the provider.
+    pub provider_model_id: &'a str,
+    /// What it was trained from.
+    pub base_model: &'a str,
+    /// The run that made it.
+    pub run_id: Option<Uuid>,
+    /// The training that made it.
+    pub training_id: Option<Uuid>,
+    /// What it was trained on.
+    pub dataset_digest: Option<&'a str>,
+    /// The version that is live now.
+    pub parent_id: Option<Uuid>,
+    /// Training figures.
+    pub metrics: Value,
+}
+
+/// Registers a version.
+pub async fn insert(conn: &mut PgConnection, new: &NewVersion<'_>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO model_versions (id, pipeline, major, minor, patch, status, provider, provider_model_id,
+                base_model, run_id, training_id, dataset_digest, parent_id, metrics)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        new.id,
+        new.pipeline,
+        new.version.major,
+        new.version.minor,
+        new.version.patch,
+        new.status as VersionStatus,
+        new.provider,
+        new.provider_model_id,
+        new.base_model,
+        new.run_id,
+        new.training_id,
+        new.dataset_digest,
+        new.parent_id,
+        new.metrics,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Moves a version on in its life.
+pub async fn set_status(conn: &mut PgConnection, id: Uuid, status: VersionStatus) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE model_versions SET status = $2, updated_at = now() WHERE id = $1",
+        id,
+        status as VersionStatus,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+struct Row {
+    id: Uuid,
+    pipeline: String,
+    major: i32,
+    minor: i32,
+    patch: i32,
+    status: VersionStatus,
+    provider: String,
+    provider_model_id: String,
+    base_model: String,
+    run_id: Option<Uuid>,
+    training_id: Option<Uuid>,
+    dataset_digest: Option<String>,
+    parent_major: Option<i32>,
+    parent_minor: Option<i32>,
+    parent_patch: Option<i32>,
+    metrics: Value,
+    created_at: chrono::DateTime<chrono::Utc>,
+    updated_at: chrono::DateTime<chrono::Utc>,
+}
+
+impl From<Row> for ModelVersion {
+    fn from(row: Row) -> Self {
+        let parent = match (row.parent_major, row.parent_minor, row.parent_patch) {
+            (Some(major), Some(minor), Some(patch)) => Some(Version { major, minor, patch }),
+            _ => None,
+        };
+        Self {
+            id: row.id,
+            pipeline: row.pipeline,
+            version: Version { major: row.major, minor: row.minor, patch: row.patch },
+            status: row.status,
+            provider: row.provider,
+            provider_model_id: row.provider_model_id,
+            base_model: row.base_model,
+            run_id: row.run_id,
+            training_id: row.training_id,
+            dataset_digest: row.dataset_digest,
+            parent,
+            metrics: row.metrics,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// What to look for; an absent condition matches everything.
+#[derive(Debug, Default)]
+struct Filter<'a> {
+    id: Option<Uuid>,
+    pipeline: Option<&'a str>,
+    version: Option<Version>,
+    status: Option<VersionStatus>,
+    below: Option<Version>,
+    limit: i64,
+}
+
+/// Newest version first.
+async fn select(db: impl PgExecutor<'_>, filter: Filter<'_>) -> sqlx::Result<Vec<ModelVersion>> {
+    let (version, below) = (filter.version.map(parts), filter.below.map(parts));
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT v.id, v.pipeline, v.major, v.minor, v.patch, v.status AS "status: VersionStatus", v.provider,
+                  v.provider_model_id, v.base_model, v.run_id, v.training_id, v.dataset_digest,
+                  parent.major AS "parent_major?", parent.minor AS "parent_minor?",
+                  parent.patch AS "parent_patch?", v.metrics, v.created_at, v.updated_at
+             FROM model_versions v LEFT JOIN model_versions parent ON parent.id = v.parent_id
+            WHERE ($1::uuid IS NULL OR v.id = $1)
+              AND ($2::text IS NULL OR v.pipeline = $2)
+              AND ($3::integer[] IS NULL OR ARRAY[v.major, v.minor, v.patch] = $3)
+              AND ($4::text IS NULL OR v.status = $4)
+              AND ($5::integer[] IS NULL OR ARRAY[v.major, v.minor, v.patch] < $5)
+            ORDER BY v.major DESC, v.minor DESC, v.patch DESC LIMIT $6"#,
+        filter.id,
+        filter.pipeline,
+        version.as_ref().map(<[i32; 3]>::as_slice),
+        filter.status as Option<VersionStatus>,
+        below.as_ref().map(<[i32; 3]>::as_slice),
+        filter.limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(ModelVersion::from).collect())
+}
+
+fn parts(version: Version) -> [i32; 3] {
+    [version.major, version.minor, version.patch]
+}
+
+/// The version with this key.
+pub async fn by_id(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<ModelVersion>> {
+    Ok(select(db, Filter { id: Some(id), limit: 1, ..Filter::default() }).await?.pop())
+}
+
+/// The version with this number.
+pub async fn by_version(
+    db: impl PgExecutor<'_>,
+    pipeline: &str,
+    version: Version,
+) -> sqlx::Result<Option<ModelVersion>> {
+    let filter = Filter { pipeline: Some(pipeline), version: Some(version), limit: 1, ..Filter::default() };
+    Ok(select(db, filter).await?.pop())
+}
+
+/// The newest version of a pipeline.
+pub async fn newest(db: impl PgExecutor<'_>, pipeline: &str) -> sqlx::Result<Option<ModelVersion>> {
+    Ok(list(db, pipeline, None, None, 1).await?.pop())
+}
+
+/// Versions of a pipeline, newest first, older than `below`.
+pub async fn list(
+    db: impl PgExecutor<'_>,
+    pipeline: &str,
+    status: Option<VersionStatus>,
+    below: Option<Version>,
+    limit: i64,
+) -> sqlx::Result<Vec<ModelVersion>> {
+    select(db, Filter { pipeline: Some(pipeline), status, below, limit, ..Filter::default() }).await
+}

@@ -1,0 +1,105 @@
+//! Semantic versions of a pipeline's models: `1.4.0` in `hook@1.4.0`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// MAJOR.MINOR.PATCH. Major: the base model changed; minor: trained again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Version {
+    /// Grows when the base model changes; 0 only for the model the pipeline served before tuneloop.
+    pub major: i32,
+    /// Grows with every training on the same base model.
+    pub minor: i32,
+    /// Reserved for another training on the same data and settings.
+    pub patch: i32,
+}
+
+/// Not a version.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a version: give MAJOR.MINOR.PATCH, such as 1.4.0")]
+pub struct VersionError(String);
+
+impl Version {
+    /// The configured serving model, which nobody here trained.
+    pub const BASE: Self = Self { major: 0, minor: 0, patch: 0 };
+
+    /// The version of a newly trained model: the next major where `base_model` differs from the newest
+    /// version's (or nothing was trained yet), else the next minor.
+    #[must_use]
+    pub fn next(newest: Option<(Self, &str)>, base_model: &str) -> Self {
+        match newest {
+            Some((newest, newest_base)) if newest != Self::BASE && newest_base == base_model => {
+                Self { minor: newest.minor + 1, patch: 0, ..newest }
+            }
+            Some((newest, _)) => Self { major: newest.major + 1, minor: 0, patch: 0 },
+            None => Self { major: 1, minor: 0, patch: 0 },
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+impl FromStr for Version {
+    type Err = VersionError;
+
+    fn from_str(text: &str) -> Result<Self, VersionError> {
+        let number = |part: &str| match part.parse::<i32>() {
+            Ok(number) if number.to_string() == part && number >= 0 => Some(number),
+            _ => None,
+        };
+        let mut parts = text.split('.').map(number);
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(Some(major)), Some(Some(minor)), Some(Some(patch)), None) => {
+                Ok(Self { major, minor, patch })
+            }
+            _ => Err(VersionError(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for Version {
+    type Error = VersionError;
+
+    fn try_from(text: String) -> Result<Self, VersionError> {
+        text.parse()
+    }
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> Self {
+        version.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes_and_nothing_else() {
+        let version: Version = "1.40.2".parse().unwrap();
+        assert_eq!(version, Version { major: 1, minor: 40, patch: 2 });
+        assert_eq!(version.to_string(), "1.40.2");
+        for bad in
+            ["", "1", "1.2", "1.2.3.4", "1.2.x", "v1.2.3", "-1.0.0", "01.0.0", "+1.0.0", "1.2.99999999999"]
+        {
+            assert!(bad.parse::<Version>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn retraining_is_minor_and_another_base_model_is_major() {
+        let v = |text: &str| text.parse::<Version>().unwrap();
+        assert_eq!(Version::next(Some((Version::BASE, "gpt-4o")), "gpt-4o"), v("1.0.0"));
+        assert_eq!(Version::next(Some((v("1.0.0"), "a")), "a"), v("1.1.0"));
+        assert_eq!(Version::next(Some((v("1.9.3"), "a")), "a"), v("1.10.0"));
+        assert_eq!(Version::next(Some((v("1.9.0"), "a")), "b"), v("2.0.0"));
+    }
+}

@@ -1,0 +1,66 @@
+//! Stopping a run because a person asked for it, wherever it is.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::machine::StepContext;
+use super::transition::Transition;
+use super::{RunStatus, steps, trainings, wind_down};
+use crate::audit::By;
+use crate::jobs::JobError;
+use crate::models::VersionStatus;
+use crate::trainers::Trainer;
+
+/// Cancels the job at the provider, ends a running test, and finishes the run.
+pub(super) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
+    let cancelled = match cancel_training(context).await? {
+        Jobs::Cancelled(jobs) => jobs,
+        Jobs::MayTurnUp { after } => {
+            let reason = "a create was not answered; its job, if there is one, is cancelled when it turns up";
+            return Ok(Transition::wait(context.begin().await?, after, "cancelling", reason));
+        }
+    };
+    let run = context.run;
+    let who = run.request_actor.as_deref().unwrap_or("somebody");
+    let reason = match &run.request_reason {
+        Some(reason) => format!("{who} cancelled the run: {reason}"),
+        None => format!("{who} cancelled the run"),
+    };
+    let mut tx = context.begin_with_pipeline().await?;
+    wind_down::end_test(&mut tx, run, VersionStatus::Candidate, &reason, &By::worker()).await?;
+    Ok(Transition::finish(tx, RunStatus::Cancelled, "cancelled", reason)
+        .with(json!({"cancelled_jobs": cancelled})))
+}
+
+/// What became of the jobs that were created for the run's training.
+enum Jobs {
+    /// These were cancelled, and no other can turn up.
+    Cancelled(Vec<String>),
+    /// A create was not answered and may still have been carried out.
+    MayTurnUp { after: Duration },
+}
+
+async fn cancel_training(context: &StepContext<'_>) -> Result<Jobs, JobError> {
+    let nothing = Jobs::Cancelled(Vec::new());
+    let Some(id) = context.run.training_id else { return Ok(nothing) };
+    let Some(training) = trainings::by_id(&context.services.db, id).await? else { return Ok(nothing) };
+    if training.creates == 0 || training.fine_tuned_model.is_some() {
+        return Ok(nothing);
+    }
+    let trainer = context.services.trainers.get(&training.provider)?;
+    let found = trainer.find_jobs(id).await?;
+    if found.is_empty()
+        && let Some(sent_at) = training.create_sent_at
+        && context.now < sent_at + steps::settle_time(context)
+    {
+        return Ok(Jobs::MayTurnUp { after: steps::seconds(context.config.training.poll_seconds) });
+    }
+    let mut cancelled = Vec::new();
+    for job in found {
+        if !job.status.is_terminal() {
+            cancelled.push(trainer.cancel(&job.id).await?.id);
+        }
+    }
+    Ok(Jobs::Cancelled(cancelled))
+}

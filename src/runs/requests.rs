@@ -1,0 +1,188 @@
+//! What people ask of runs: recorded on the run and carried out by its job; retries start the job anew.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::transition::event;
+use super::{JOB_KIND, Place, Request, Run, RunStatus, Step, places, store, trainings};
+use crate::audit::{self, AuditEvent, By};
+use crate::clock::Clock;
+use crate::jobs;
+use crate::traffic;
+
+/// Why a request was refused. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum RequestError {
+    /// There is no such run.
+    #[error("there is no run {0}")]
+    Unknown(Uuid),
+    /// The run has ended.
+    #[error("the run has ended: it is {0}")]
+    Finished(RunStatus),
+    /// Its model is live already.
+    #[error("the run's model was promoted already; roll the pipeline back instead")]
+    Promoted,
+    /// It does not wait for a person.
+    #[error("the run is {0}; only a run that is waiting_approval can be approved or rejected")]
+    NotWaiting(RunStatus),
+    /// Something else was asked before and is about to be carried out.
+    #[error("the run has a request to {} already", .0.as_str())]
+    Requested(Request),
+    /// Only failed runs can be retried.
+    #[error("the run is {0}; only a failed run can be retried")]
+    NotFailed(RunStatus),
+    /// Another run is in the place that this one needs.
+    #[error("run {0} of this pipeline is in the way; wait for it, or cancel it")]
+    RunActive(Uuid),
+    /// The run was changed meanwhile.
+    #[error("the run was changed meanwhile; read it again")]
+    Stale,
+    /// The database did not answer as it should.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Records a request on a run and wakes its job. `check` sees the run as it is while it is locked.
+pub async fn request(
+    conn: &mut PgConnection,
+    id: Uuid,
+    request: Request,
+    reason: Option<&str>,
+    check: impl FnOnce(&Run) -> bool,
+    by: &By,
+) -> Result<Run, RequestError> {
+    let run = locked(conn, id).await?;
+    if !check(&run) {
+        return Err(RequestError::Stale);
+    }
+    if run.status.finished() {
+        return Err(RequestError::Finished(run.status));
+    }
+    match request {
+        Request::Cancel if run.step == Step::Watch => return Err(RequestError::Promoted),
+        Request::Approve | Request::Reject if run.status != RunStatus::WaitingApproval => {
+            return Err(RequestError::NotWaiting(run.status));
+        }
+        _ => {}
+    }
+    match run.request {
+        Some(earlier) if earlier == request => return Ok(run),
+        Some(earlier) => return Err(RequestError::Requested(earlier)),
+        None => {}
+    }
+    sqlx::query!(
+        "UPDATE runs SET request = $2, request_actor = $3, request_reason = $4 WHERE id = $1",
+        id,
+        request as Request,
+        by.actor.to_string(),
+        reason,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let message = match reason {
+        Some(reason) => format!("{} asked to {} the run: {reason}", by.actor, request.as_str()),
+        None => format!("{} asked to {} the run", by.actor, request.as_str()),
+    };
+    event(conn, &run, run.step, "requested", &message, &json!({"request": request})).await?;
+    record(conn, &run, &format!("run.{}", request.as_str()), reason, by).await?;
+    jobs::wake(conn, JOB_KIND, &id.to_string()).await?;
+    reread(conn, id).await
+}
+
+/// Starts a failed run again at the step where it failed. Where the provider's job has ended without a
+/// model, a new training is paid for: its `training_id` is renewed.
+pub async fn retry(
+    conn: &mut PgConnection,
+    clock: &Clock,
+    id: Uuid,
+    reason: Option<&str>,
+    check: impl FnOnce(&Run) -> bool,
+    by: &By,
+) -> Result<Run, RequestError> {
+    let unlocked = store::by_id(&mut *conn, id).await?.ok_or(RequestError::Unknown(id))?;
+    traffic::lock(conn, &unlocked.pipeline).await?;
+    let run = locked(conn, id).await?;
+    if !check(&run) {
+        return Err(RequestError::Stale);
+    }
+    if run.status != RunStatus::Failed {
+        return Err(RequestError::NotFailed(run.status));
+    }
+    let (step, place) = match run.step {
+        Step::Promote | Step::Watch => (run.step, Place::Proving),
+        // The test that failed was ended: the candidate is tested anew.
+        Step::Test | Step::Decide => (Step::Test, Place::Building),
+        building => (building, Place::Building),
+    };
+    if let Some(other) = places::in_place(conn, &run.pipeline, place).await? {
+        return Err(RequestError::RunActive(other.id));
+    }
+    let step = renew_training(conn, clock, &run, step).await?;
+    sqlx::query!(
+        "UPDATE runs SET status = 'running', step = $2, place = $3, reason_code = NULL, reason = NULL,
+                finished_at = NULL, version = version + 1,
+                experiment_id = CASE WHEN $2 = 'test' THEN NULL ELSE experiment_id END
+          WHERE id = $1",
+        id,
+        step as Step,
+        place as Place,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let message = format!("{} asked to retry the run at {step}", by.actor);
+    event(conn, &run, step, "requested", &message, &json!({"request": "retry"})).await?;
+    record(conn, &run, "run.retry", reason, by).await?;
+    jobs::enqueue(conn, JOB_KIND, &id.to_string(), &Value::Null, Duration::ZERO).await?;
+    reread(conn, id).await
+}
+
+/// A new intention where the old one can no longer lead to a model.
+async fn renew_training(conn: &mut PgConnection, clock: &Clock, run: &Run, step: Step) -> sqlx::Result<Step> {
+    let Some(id) = run.training_id.filter(|_| matches!(step, Step::Upload | Step::Train)) else {
+        return Ok(step);
+    };
+    let Some(training) = trainings::by_id(&mut *conn, id).await? else { return Ok(step) };
+    let ended = matches!(training.provider_status.as_deref(), Some("failed" | "cancelled"));
+    if !ended {
+        return Ok(step);
+    }
+    trainings::insert(
+        conn,
+        clock.uuid(),
+        run.id,
+        &training.provider,
+        &training.base_model,
+        &training.dataset_digest,
+    )
+    .await?;
+    Ok(Step::Upload)
+}
+
+async fn locked(conn: &mut PgConnection, id: Uuid) -> Result<Run, RequestError> {
+    sqlx::query!("SELECT id FROM runs WHERE id = $1 FOR UPDATE", id).fetch_optional(&mut *conn).await?;
+    reread(conn, id).await
+}
+
+async fn reread(conn: &mut PgConnection, id: Uuid) -> Result<Run, RequestError> {
+    store::by_id(conn, id).await?.ok_or(RequestError::Unknown(id))
+}
+
+async fn record(
+    conn: &mut PgConnection,
+    run: &Run,
+    action: &str,
+    reason: Option<&str>,
+    by: &By,
+) -> sqlx::Result<()> {
+    let event = AuditEvent {
+        pipeline: Some(&run.pipeline),
+        before: Some(json!({"status": run.status, "step": run.step})),
+        reason,
+        ..by.event(action, ("run", run.id))
+    };
+    audit::record(conn, event).await
+}

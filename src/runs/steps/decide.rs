@@ -1,0 +1,157 @@
+//! Decide: what the test says, written down with its evidence, and what follows from it.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use sqlx::{Postgres, Transaction};
+
+use super::super::machine::StepContext;
+use super::super::transition::{Outcome, Transition};
+use super::super::{Request, RunStatus, Step};
+use super::{broken, seconds, until};
+use crate::audit::{self, Actor, AuditEvent, By};
+use crate::experiments::decision::{Decision, Record, Verdict};
+use crate::experiments::{self, Experiment, ExperimentStatus, StoredDecision};
+use crate::halt;
+use crate::jobs::JobError;
+use crate::models::VersionStatus;
+use crate::traffic::{self, TestArms};
+
+pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
+    let id = context.run.experiment_id.ok_or_else(|| broken("its experiment"))?;
+    let db = &context.services.db;
+    let experiment = experiments::by_id(db, id).await?.ok_or_else(|| broken("its experiment"))?;
+    match experiments::decision_of(db, id).await? {
+        None => decide(context, &experiment).await,
+        Some(decision) => await_approval(context, &decision).await,
+    }
+}
+
+async fn decide(context: &StepContext<'_>, experiment: &Experiment) -> Result<Transition, JobError> {
+    let mut tx = context.begin_with_pipeline().await?;
+    let evidence = experiments::evidence(&mut tx, experiment, context.now).await?;
+    let record = Record::decide(experiment.rules.clone(), evidence);
+    let decision = record.decision.clone();
+    if decision.verdict == Verdict::Collecting {
+        // Harm that the last look saw has vanished with a late outcome: the test goes on.
+        return Ok(Transition::next(tx, Step::Test, "the test goes on"));
+    }
+    experiments::record_decision(&mut tx, context.services.clock.uuid(), experiment.id, &record).await?;
+    experiments::end(&mut tx, experiment.id, ExperimentStatus::Decided).await?;
+    let event = AuditEvent {
+        pipeline: Some(&context.run.pipeline),
+        after: Some(json!({"verdict": decision.verdict, "reason_code": decision.reason_code})),
+        reason: Some(&decision.reason),
+        ..AuditEvent::new(Actor::Worker, "experiment.decide", ("experiment", experiment.id))
+    };
+    audit::record(&mut tx, event).await?;
+    halt::point("decide.recorded");
+    let data = figures(&decision);
+    let transition = match decision.verdict {
+        Verdict::Promote => Transition::next(tx, Step::Promote, decision.reason),
+        Verdict::Inconclusive => ask(context, tx, experiment, decision).await?,
+        verdict => reject(context, tx, experiment, verdict, decision).await?,
+    };
+    Ok(transition.with(data))
+}
+
+/// The candidate lost, or the test was worth nothing: the baseline serves everything again.
+async fn reject(
+    context: &StepContext<'_>,
+    mut tx: Transaction<'static, Postgres>,
+    experiment: &Experiment,
+    verdict: Verdict,
+    decision: Decision,
+) -> Result<Transition, JobError> {
+    let (run_status, version_status) = match verdict {
+        Verdict::Invalid => (RunStatus::Failed, VersionStatus::Candidate),
+        _ => (RunStatus::Rejected, VersionStatus::Rejected),
+    };
+    end_test(context, &mut tx, experiment, version_status, &decision.reason).await?;
+    Ok(Transition::finish(tx, run_status, word(&decision.reason_code), decision.reason))
+}
+
+/// A person decides. Meanwhile the baseline serves everything: nothing speaks for the candidate.
+async fn ask(
+    context: &StepContext<'_>,
+    mut tx: Transaction<'static, Postgres>,
+    experiment: &Experiment,
+    decision: Decision,
+) -> Result<Transition, JobError> {
+    end_test(context, &mut tx, experiment, VersionStatus::Candidate, &decision.reason).await?;
+    let after = seconds(context.config.experiment.approval_seconds);
+    let reason = format!("waiting for approval or rejection. {}", decision.reason);
+    Ok(waiting(tx, after, reason))
+}
+
+fn waiting(tx: Transaction<'static, Postgres>, after: std::time::Duration, reason: String) -> Transition {
+    let note = reason.clone();
+    let outcome =
+        Outcome::Wait { after, status: RunStatus::WaitingApproval, code: "waiting_approval", reason };
+    Transition { tx, outcome, note, data: json!({}) }
+}
+
+async fn await_approval(
+    context: &StepContext<'_>,
+    decision: &StoredDecision,
+) -> Result<Transition, JobError> {
+    let run = context.run;
+    let who = run.request_actor.as_deref().unwrap_or("somebody");
+    let why = run.request_reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let expires_at = expiry(context, decision.created_at);
+    let mut tx = context.begin_with_pipeline().await?;
+    match run.request {
+        Some(Request::Approve) => {
+            Ok(Transition::next(tx, Step::Promote, format!("{who} approved the promotion{why}")))
+        }
+        Some(Request::Reject) => {
+            let candidate = run.model_version_id.ok_or_else(|| broken("its model version"))?;
+            crate::models::set_status(&mut tx, candidate, VersionStatus::Rejected).await?;
+            let reason = format!("{who} rejected the candidate{why}");
+            Ok(Transition::finish(tx, RunStatus::Rejected, "rejected_by_operator", reason))
+        }
+        _ if context.now >= expires_at => {
+            let reason = format!("nobody decided in time. {}", decision.record.decision.reason);
+            Ok(Transition::finish(tx, RunStatus::Inconclusive, "approval_expired", reason))
+        }
+        _ => {
+            let reason = run.reason.clone().unwrap_or_else(|| decision.record.decision.reason.clone());
+            Ok(waiting(tx, until(context.now, expires_at), reason))
+        }
+    }
+}
+
+fn expiry(context: &StepContext<'_>, decided_at: DateTime<Utc>) -> DateTime<Utc> {
+    let wait = TimeDelta::from_std(seconds(context.config.experiment.approval_seconds));
+    wait.ok().and_then(|wait| decided_at.checked_add_signed(wait)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+async fn end_test(
+    context: &StepContext<'_>,
+    tx: &mut Transaction<'static, Postgres>,
+    experiment: &Experiment,
+    status: VersionStatus,
+    reason: &str,
+) -> Result<(), JobError> {
+    let arms = TestArms {
+        experiment_id: experiment.id,
+        baseline: experiment.baseline_id,
+        candidate: experiment.candidate_id,
+    };
+    traffic::end_test(tx, &context.run.pipeline, arms, status, reason, &By::worker()).await?;
+    Ok(())
+}
+
+fn figures(decision: &Decision) -> Value {
+    json!({
+        "verdict": decision.verdict, "reason_code": decision.reason_code, "estimate": decision.estimate,
+        "sample_ratio": decision.sample_ratio,
+    })
+}
+
+/// A reason code as it is written in JSON.
+fn word(code: &impl serde::Serialize) -> String {
+    match serde_json::to_value(code) {
+        Ok(Value::String(word)) => word,
+        _ => "decided".into(),
+    }
+}

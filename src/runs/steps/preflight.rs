@@ -1,0 +1,42 @@
+//! Preflight: is the dataset worth its training? Nothing has been paid for so far.
+
+use serde_json::json;
+
+use super::super::machine::StepContext;
+use super::super::transition::Transition;
+use super::super::{RunStatus, Step, trainings};
+use super::broken;
+use crate::dataset;
+use crate::jobs::JobError;
+
+pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
+    let digest = context.run.dataset_digest.as_deref().ok_or_else(|| broken("its dataset"))?;
+    let manifest =
+        dataset::by_digest(&context.services.db, digest).await?.ok_or_else(|| broken("its dataset"))?;
+    let examples = manifest.counts.examples;
+    let needed = context.config.dataset.minimum_examples;
+    let data = json!({"examples": examples, "minimum_examples": needed});
+
+    let mut tx = context.begin().await?;
+    if examples < u64::from(needed) {
+        let reason = format!(
+            "{examples} examples are fewer than the {needed} that minimum_examples asks for; lower \
+             engagement_threshold or minimum_examples, or look further back"
+        );
+        let code = "insufficient_training_data";
+        return Ok(Transition::finish(tx, RunStatus::Skipped, code, reason).with(data));
+    }
+    // The intention: from here on the training has a name, by which its file and its job are found again.
+    let training = &context.config.training;
+    trainings::insert(
+        &mut tx,
+        context.services.clock.uuid(),
+        context.run.id,
+        &training.provider,
+        &training.base_model,
+        digest,
+    )
+    .await?;
+    let note = format!("{examples} examples are enough (at least {needed})");
+    Ok(Transition::next(tx, Step::Upload, note).with(data))
+}

@@ -1,0 +1,103 @@
+//! Test: the candidate meets the live version on real traffic, until the horizon or until it does harm.
+
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::super::machine::StepContext;
+use super::super::transition::{Transition, set_place};
+use super::super::{Place, Step, places};
+use super::{broken, seconds, until};
+use crate::audit::By;
+use crate::experiments::decision::{Decision, Verdict, decide};
+use crate::experiments::{self, Experiment, Phase};
+use crate::halt;
+use crate::jobs::JobError;
+use crate::traffic::{self, TestArms};
+
+pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
+    match context.run.experiment_id {
+        None => start(context).await,
+        Some(id) => {
+            let experiment = experiments::by_id(&context.services.db, id).await?;
+            look(context, &experiment.ok_or_else(|| broken("its experiment"))?).await
+        }
+    }
+}
+
+/// Takes the proving place and gives the candidate its share, in one transaction.
+async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
+    let run = context.run;
+    let settings = &context.config.experiment;
+    let candidate = run.model_version_id.ok_or_else(|| broken("its model version"))?;
+
+    let mut tx = context.begin_with_pipeline().await?;
+    if let Some(other) = places::vacate(&mut tx, run).await? {
+        let reason = format!("run {other} is proving its model; this one follows");
+        return Ok(Transition::wait(tx, seconds(settings.interval_seconds), "proving_place_taken", reason));
+    }
+    set_place(&mut tx, run, Place::Proving).await?;
+    let live = traffic::current(&mut tx, &run.pipeline).await?.ok_or_else(|| broken("its pipeline"))?;
+    let arms =
+        TestArms { experiment_id: context.services.clock.uuid(), baseline: live.live_version_id, candidate };
+    experiments::insert(
+        &mut tx,
+        arms.experiment_id,
+        &run.pipeline,
+        run.id,
+        arms.baseline,
+        arms.candidate,
+        &settings.rules,
+        settings.horizon_seconds,
+    )
+    .await?;
+    sqlx::query!("UPDATE runs SET experiment_id = $2 WHERE id = $1", run.id, arms.experiment_id)
+        .execute(&mut *tx)
+        .await?;
+    let weight = settings.candidate_weight;
+    let revision = traffic::start_test(&mut tx, &run.pipeline, arms, weight, &By::worker()).await?;
+    halt::point("test.starting");
+    let wait = settings.interval_seconds.min(settings.horizon_seconds);
+    let reason = format!(
+        "the test began: {} % of the traffic for {} s",
+        f64::from(weight) / 100.0,
+        settings.horizon_seconds
+    );
+    Ok(Transition::wait(tx, seconds(wait), "testing", reason)
+        .with(json!({"experiment": arms.experiment_id, "revision": revision, "weight": weight})))
+}
+
+/// One look: on to the decision at the horizon, or earlier where the candidate does harm.
+async fn look(context: &StepContext<'_>, experiment: &Experiment) -> Result<Transition, JobError> {
+    let mut tx = context.begin().await?;
+    let decision = evaluate(&mut tx, context, experiment).await?;
+    if decision.verdict != Verdict::Collecting {
+        return Ok(Transition::next(tx, Step::Decide, "the test is over")
+            .with(json!({"horizon": experiment.horizon_at})));
+    }
+    let interval = seconds(context.config.experiment.interval_seconds);
+    let wait = until(context.now, experiment.horizon_at).min(interval);
+    let counts = decision.estimate.as_ref().map(|estimate| estimate.counts).unwrap_or_default();
+    let reason = format!(
+        "collecting outcomes: {} of the baseline, {} of the candidate",
+        counts.baseline.outcomes, counts.candidate.outcomes
+    );
+    Ok(Transition::wait(tx, wait, "testing", reason).with(json!({
+        "baseline": counts.baseline.outcomes, "candidate": counts.candidate.outcomes,
+        "horizon": experiment.horizon_at,
+    })))
+}
+
+/// What the rules say of the outcomes so far. The first look that has enough data fixes the standard error
+/// that all later ones are planned for.
+pub(super) async fn evaluate(
+    conn: &mut PgConnection,
+    context: &StepContext<'_>,
+    experiment: &Experiment,
+) -> Result<Decision, JobError> {
+    let evidence = experiments::evidence(conn, experiment, context.now).await?;
+    let decision = decide(&evidence, &experiment.rules);
+    if let Some(planned) = decision.harm.as_ref().and_then(|look| look.planned_standard_error) {
+        experiments::freeze_planned_error(conn, experiment.id, Phase::Test, planned).await?;
+    }
+    Ok(decision)
+}

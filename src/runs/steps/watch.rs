@@ -1,0 +1,82 @@
+//! Watch: the promoted version is compared with the hold-back for a while longer, and taken back on harm.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+use sqlx::{Postgres, Transaction};
+
+use super::super::machine::StepContext;
+use super::super::transition::Transition;
+use super::super::{RunStatus, Step};
+use super::{broken, seconds, until};
+use crate::audit::By;
+use crate::experiments::decision::HarmLook;
+use crate::experiments::{self, Phase};
+use crate::halt;
+use crate::jobs::JobError;
+use crate::traffic;
+
+pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
+    let run = context.run;
+    let id = run.experiment_id.ok_or_else(|| broken("its experiment"))?;
+    let mut tx = context.begin_with_pipeline().await?;
+    let experiment = experiments::by_id(&mut *tx, id).await?.ok_or_else(|| broken("its experiment"))?;
+    let look = experiments::harm_look(&mut tx, &experiment).await?;
+    if let Some(planned) = look.planned_standard_error {
+        experiments::freeze_planned_error(&mut tx, id, Phase::Watch, planned).await?;
+    }
+    if look.harmed {
+        return take_back(context, tx, look).await;
+    }
+    let ends_at = end(context, &watch_began(context, &mut tx).await?);
+    if context.now >= ends_at {
+        let live = traffic::current(&mut tx, &run.pipeline).await?.ok_or_else(|| broken("its pipeline"))?;
+        let reason = format!("the watch ended without harm. {}", look.reason);
+        if live.shares.len() > 1 {
+            traffic::end_watch(&mut tx, &run.pipeline, &reason, &By::worker()).await?;
+        }
+        halt::point("watch.ending");
+        return Ok(
+            Transition::finish(tx, RunStatus::Succeeded, "watched", reason).with(json!({"look": look}))
+        );
+    }
+    let wait = until(context.now, ends_at).min(seconds(context.config.watch.interval_seconds));
+    Ok(Transition::wait(tx, wait, "watching", look.reason.clone()).with(json!({"look": look})))
+}
+
+/// Rolls back: one more traffic revision, in the transaction that ends the run.
+async fn take_back(
+    context: &StepContext<'_>,
+    mut tx: Transaction<'static, Postgres>,
+    look: HarmLook,
+) -> Result<Transition, JobError> {
+    let run = context.run;
+    let (revision, version) =
+        traffic::rollback(&mut tx, &run.pipeline, None, &look.reason, &By::worker()).await?;
+    halt::point("watch.rolling_back");
+    let reason = format!("{} {} is live again.", look.reason, version.name());
+    Ok(Transition::finish(tx, RunStatus::RolledBack, "harm", reason)
+        .with(json!({"look": look, "revision": revision, "live": version.version})))
+}
+
+/// When the run entered this step.
+async fn watch_began(
+    context: &StepContext<'_>,
+    tx: &mut Transaction<'static, Postgres>,
+) -> Result<DateTime<Utc>, JobError> {
+    let started = sqlx::query_scalar!(
+        "SELECT started_at FROM run_steps WHERE run_id = $1 AND step = $2",
+        context.run.id,
+        Step::Watch as Step,
+    )
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(started.unwrap_or(context.now))
+}
+
+fn end(context: &StepContext<'_>, started: &DateTime<Utc>) -> DateTime<Utc> {
+    let duration = TimeDelta::from_std(seconds(context.config.watch.duration_seconds));
+    duration
+        .ok()
+        .and_then(|duration| started.checked_add_signed(duration))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+}

@@ -1,0 +1,105 @@
+//! The scheduler: turns the slots of pipelines' schedules into runs, once per slot however many replicas tick.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::By;
+use crate::clock::Clock;
+use crate::pipelines::cron::Cron;
+use crate::pipelines::{self, Pipeline};
+use crate::runs::{self, RunStatus};
+use crate::telemetry::metrics::Metrics;
+
+/// How often pipelines are looked at. A slot starts at most this late.
+const TICK: &str = "*/5 * * * * *";
+/// A slot missed while no scheduler ran is caught up this long; older ones are left out.
+const CATCH_UP: TimeDelta = TimeDelta::hours(24);
+
+/// Inserts the runs of slots that have come.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    db: PgPool,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl Scheduler {
+    /// A scheduler over the pipelines in this database.
+    #[must_use]
+    pub fn new(db: PgPool, clock: Clock, metrics: Metrics) -> Self {
+        Self { db, clock, metrics }
+    }
+
+    /// Ticks until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), JobSchedulerError> {
+        let mut ticker = JobScheduler::new().await?;
+        let scheduler = Arc::new(self);
+        ticker
+            .add(Job::new_async(TICK, move |_, _| {
+                let scheduler = scheduler.clone();
+                Box::pin(async move {
+                    if let Err(error) = scheduler.tick().await {
+                        tracing::warn!(%error, "schedules could not be looked at; trying again at the next tick");
+                    }
+                })
+            })?)
+            .await?;
+        ticker.start().await?;
+        shutdown.cancelled().await;
+        ticker.shutdown().await
+    }
+
+    /// Starts what is due now. The slot of each pipeline is unique in the database: of any number of
+    /// schedulers that tick at once, one inserts the run.
+    pub async fn tick(&self) -> sqlx::Result<()> {
+        let now = self.clock.now();
+        let mut after: Option<String> = None;
+        loop {
+            let page = pipelines::all(&self.db, after.as_deref(), 100).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.name.clone());
+            for pipeline in &page {
+                if let Some(slot) = due(pipeline, now) {
+                    self.start(pipeline, slot).await?;
+                }
+            }
+        }
+    }
+
+    async fn start(&self, pipeline: &Pipeline, slot: DateTime<Utc>) -> sqlx::Result<()> {
+        let known = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT 1 FROM runs WHERE pipeline = $1 AND slot = $2) AS "known!""#,
+            pipeline.name,
+            slot,
+        )
+        .fetch_one(&self.db)
+        .await?;
+        if known {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        let begun = runs::by_schedule(&mut tx, &self.clock, pipeline, slot, &By::scheduler()).await?;
+        tx.commit().await?;
+        if let Some((run, status)) = begun {
+            tracing::info!(pipeline = pipeline.name, %slot, %run, %status, "the schedule inserted a run");
+            if status == RunStatus::Skipped {
+                self.metrics.run_finished(&pipeline.name, status.as_str(), Some("run_active"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The newest slot that has come since the schedule was set, if it is not too old.
+fn due(pipeline: &Pipeline, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let schedule = &pipeline.config.schedule;
+    if !schedule.enabled {
+        return None;
+    }
+    let cron = Cron::new(&schedule.cron, &schedule.timezone).ok()?;
+    cron.newest_between(pipeline.updated_at.max(now - CATCH_UP), now)
+}

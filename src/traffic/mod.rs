@@ -1,0 +1,152 @@
+//! What serves: numbered traffic revisions, and the changes that make them. Nothing here is ever updated or
+//! deleted; a rollback is one more revision.
+
+mod changes;
+mod revisions;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::models::{Version, VersionStatus};
+
+pub use changes::{TestArms, end_test, end_watch, promote, rollback, set_split, start_test};
+pub use revisions::{NewRevision, append, at, current, history, lock};
+
+/// The whole of a pipeline's traffic, in basis points.
+pub const WHOLE: i32 = 10_000;
+
+/// Why a revision was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum RevisionKind {
+    /// The pipeline was created.
+    Created,
+    /// A candidate got its share.
+    TestStarted,
+    /// The test ended without a promotion.
+    TestEnded,
+    /// The candidate became the live version.
+    Promotion,
+    /// The hold-back ended.
+    WatchEnded,
+    /// An earlier live version was put back.
+    Rollback,
+    /// A person set the weights.
+    Split,
+}
+
+impl RevisionKind {
+    fn action(self) -> &'static str {
+        match self {
+            Self::Created => "traffic.created",
+            Self::TestStarted => "traffic.test_started",
+            Self::TestEnded => "traffic.test_ended",
+            Self::Promotion => "traffic.promotion",
+            Self::WatchEnded => "traffic.watch_ended",
+            Self::Rollback => "traffic.rollback",
+            Self::Split => "traffic.split",
+        }
+    }
+}
+
+/// One numbered state of a pipeline's traffic.
+#[derive(Debug, Clone)]
+pub struct Revision {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Counts from 1 within the pipeline.
+    pub revision: i64,
+    /// The live version.
+    pub live_version_id: Uuid,
+    /// Hashed with a unit to assign it.
+    pub salt: String,
+    /// The experiment that this traffic belongs to, through its watch.
+    pub experiment_id: Option<Uuid>,
+    /// Why it was written.
+    pub kind: RevisionKind,
+    /// The same in one sentence.
+    pub reason: String,
+    /// Who wrote it.
+    pub actor: String,
+    /// When it came into force.
+    pub created_at: DateTime<Utc>,
+    /// Who serves how much, in the order in which weights are accumulated.
+    pub shares: Vec<Share>,
+}
+
+/// A version's part of the traffic.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// The version's key.
+    pub model_version_id: Uuid,
+    /// The version.
+    pub version: Version,
+    /// The version's present status.
+    pub status: VersionStatus,
+    /// What applications call at the provider.
+    pub provider_model_id: String,
+    /// Basis points of the pipeline's traffic.
+    pub weight: i32,
+}
+
+impl Revision {
+    /// The live version's share.
+    #[must_use]
+    pub fn live(&self) -> Option<&Share> {
+        self.shares.iter().find(|share| share.model_version_id == self.live_version_id)
+    }
+
+    /// The weight of a version in basis points; 0 where it does not serve.
+    #[must_use]
+    pub fn weight_of(&self, model_version_id: Uuid) -> i32 {
+        self.shares
+            .iter()
+            .find(|share| share.model_version_id == model_version_id)
+            .map_or(0, |share| share.weight)
+    }
+}
+
+/// Why a change of traffic was refused. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum TrafficError {
+    /// The weights do not make a whole.
+    #[error("the weights sum to {0}; they must sum to exactly 10000 basis points")]
+    Sum(i64),
+    /// A weight is out of range.
+    #[error("the weight of {version} is {weight}; a weight is between 0 and 10000 basis points")]
+    Weight {
+        /// The version.
+        version: Version,
+        /// What was given.
+        weight: i32,
+    },
+    /// No such version.
+    #[error("the pipeline has no version {0}")]
+    UnknownVersion(Version),
+    /// The version may not get traffic.
+    #[error("version {version} is {status} and cannot serve")]
+    CannotServe {
+        /// The version.
+        version: Version,
+        /// Its status.
+        status: VersionStatus,
+    },
+    /// The live version must be part of a split.
+    #[error("version {0} is live and must be part of the split; promote another version to replace it")]
+    LiveMissing(Version),
+    /// There is nothing to go back to.
+    #[error("there is no earlier live version to go back to")]
+    NothingToRollBackTo,
+    /// The version is live already.
+    #[error("version {0} is live already")]
+    AlreadyLive(Version),
+    /// The version was never live, so going to it is not going back.
+    #[error("version {0} has never been live: promote it, or name a version that was")]
+    NeverLive(Version),
+    /// The database did not answer as it should.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}

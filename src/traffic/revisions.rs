@@ -1,0 +1,196 @@
+//! Traffic revisions in the database: append and read, nothing else.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::{Revision, RevisionKind, Share};
+use crate::audit::{self, AuditEvent, By};
+use crate::models::{Version, VersionStatus};
+
+/// A revision to be written.
+#[derive(Debug)]
+pub struct NewRevision<'a> {
+    /// The live version.
+    pub live: Uuid,
+    /// Hashed with a unit to assign it.
+    pub salt: &'a str,
+    /// The experiment that this traffic belongs to.
+    pub experiment_id: Option<Uuid>,
+    /// Why it is written.
+    pub kind: RevisionKind,
+    /// The same in one sentence.
+    pub reason: &'a str,
+    /// Versions and weights in the order in which weights are accumulated.
+    pub shares: &'a [(Uuid, i32)],
+}
+
+/// Locks the pipeline until the transaction ends: changes of its traffic and of the places of its runs come
+/// one after the other. Returns `false` for an unknown pipeline.
+pub async fn lock(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<bool> {
+    let found = sqlx::query_scalar!("SELECT true FROM pipelines WHERE name = $1 FOR UPDATE", pipeline)
+        .fetch_optional(conn)
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Writes the next revision of a pipeline, with its audit event, and returns its number.
+pub async fn append(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    new: &NewRevision<'_>,
+    by: &By,
+) -> sqlx::Result<i64> {
+    let before = current(&mut *conn, pipeline).await?;
+    let revision = sqlx::query_scalar!(
+        "UPDATE pipelines SET traffic_revision = traffic_revision + 1 WHERE name = $1
+         RETURNING traffic_revision",
+        pipeline,
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO traffic_revisions
+                (pipeline, revision, live_version_id, salt, experiment_id, kind, reason, actor)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        pipeline,
+        revision,
+        new.live,
+        new.salt,
+        new.experiment_id,
+        new.kind as RevisionKind,
+        new.reason,
+        by.actor.to_string(),
+    )
+    .execute(&mut *conn)
+    .await?;
+    let (versions, weights): (Vec<Uuid>, Vec<i32>) = new.shares.iter().copied().unzip();
+    sqlx::query!(
+        "INSERT INTO traffic_weights (pipeline, revision, position, model_version_id, weight)
+         SELECT $1, $2, ordinality - 1, version, weight
+           FROM unnest($3::uuid[], $4::integer[]) WITH ORDINALITY AS share (version, weight)",
+        pipeline,
+        revision,
+        &versions,
+        &weights,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let after = current(&mut *conn, pipeline).await?;
+    let event = AuditEvent {
+        pipeline: Some(pipeline),
+        before: before.as_ref().map(summary),
+        after: after.as_ref().map(summary),
+        reason: Some(new.reason),
+        ..by.event(new.kind.action(), ("pipeline", pipeline))
+    };
+    audit::record(conn, event).await?;
+    Ok(revision)
+}
+
+fn summary(revision: &Revision) -> Value {
+    let weights: serde_json::Map<String, Value> =
+        revision.shares.iter().map(|share| (share.version.to_string(), share.weight.into())).collect();
+    json!({
+        "revision": revision.revision,
+        "live": revision.live().map(|share| share.version),
+        "weights": weights,
+    })
+}
+
+/// The revision in force; `None` for an unknown pipeline.
+pub async fn current(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<Option<Revision>> {
+    Ok(select(conn, pipeline, None, None, 1).await?.pop())
+}
+
+/// The revision that was in force at `time`; `None` before the first.
+pub async fn at(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    time: DateTime<Utc>,
+) -> sqlx::Result<Option<Revision>> {
+    Ok(select(conn, pipeline, Some(time), None, 1).await?.pop())
+}
+
+/// Revisions older than `below`, newest first.
+pub async fn history(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    below: Option<i64>,
+    limit: i64,
+) -> sqlx::Result<Vec<Revision>> {
+    select(conn, pipeline, None, below, limit).await
+}
+
+async fn select(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    until: Option<DateTime<Utc>>,
+    below: Option<i64>,
+    limit: i64,
+) -> sqlx::Result<Vec<Revision>> {
+    let rows = sqlx::query!(
+        r#"SELECT revision, live_version_id, salt, experiment_id, kind AS "kind: RevisionKind", reason, actor,
+                  created_at
+             FROM traffic_revisions
+            WHERE pipeline = $1 AND ($2::timestamptz IS NULL OR created_at <= $2)
+              AND ($3::bigint IS NULL OR revision < $3)
+            ORDER BY revision DESC LIMIT $4"#,
+        pipeline,
+        until,
+        below,
+        limit,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let numbers: Vec<i64> = rows.iter().map(|row| row.revision).collect();
+    let mut shares = shares_of(conn, pipeline, &numbers).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Revision {
+            pipeline: pipeline.to_owned(),
+            revision: row.revision,
+            live_version_id: row.live_version_id,
+            salt: row.salt,
+            experiment_id: row.experiment_id,
+            kind: row.kind,
+            reason: row.reason,
+            actor: row.actor,
+            created_at: row.created_at,
+            shares: shares.extract_if(.., |(number, _)| *number == row.revision).map(|(_, s)| s).collect(),
+        })
+        .collect())
+}
+
+/// The shares of these revisions, each with its revision's number, in the order of accumulation.
+async fn shares_of(
+    db: impl PgExecutor<'_>,
+    pipeline: &str,
+    revisions: &[i64],
+) -> sqlx::Result<Vec<(i64, Share)>> {
+    let rows = sqlx::query!(
+        r#"SELECT w.revision, w.model_version_id, w.weight, v.major, v.minor, v.patch, v.provider_model_id,
+                  v.status AS "status: VersionStatus"
+             FROM traffic_weights w JOIN model_versions v ON v.id = w.model_version_id
+            WHERE w.pipeline = $1 AND w.revision = ANY($2)
+            ORDER BY w.revision, w.position"#,
+        pipeline,
+        revisions,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let share = Share {
+                model_version_id: row.model_version_id,
+                version: Version { major: row.major, minor: row.minor, patch: row.patch },
+                status: row.status,
+                provider_model_id: row.provider_model_id,
+                weight: row.weight,
+            };
+            (row.revision, share)
+        })
+        .collect())
+}
