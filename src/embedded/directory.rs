@@ -32,30 +32,35 @@ pub(super) const UNFINISHED: &str = "cluster.new-";
 pub(super) struct Directory {
     root: PathBuf,
     account: Option<Account>,
-    /// Removes a temporary directory when dropped.
+    /// Removes the directory when dropped.
     temporary: Option<TempDir>,
     /// The lock ends with the process, however that ends.
     _lock: File,
 }
 
 impl Directory {
-    /// Takes the directory, made if missing; `None` makes a temporary one.
-    pub(super) fn open(data_dir: Option<&Path>) -> Result<Self, EmbeddedError> {
-        let mut account = Account::for_server()?;
-        let (root, temporary) = match data_dir {
-            None => {
-                let made = make_temporary(account.as_ref())?;
-                (made.path().to_path_buf(), Some(made))
-            }
-            Some(dir) => {
-                fs::create_dir_all(dir).map_err(EmbeddedError::io("create the data directory", dir))?;
-                let root = fs::canonicalize(dir).map_err(EmbeddedError::io("open", dir))?;
-                refuse_foreign_files(&root)?;
-                // A cluster stays with the account that made it, also when root looks after it later.
-                account = account.map(|chosen| Account::owner_of(&root.join("cluster")).unwrap_or(chosen));
-                (root, None)
-            }
-        };
+    /// Takes the directory, made if missing.
+    pub(super) fn open(dir: &Path) -> Result<Self, EmbeddedError> {
+        fs::create_dir_all(dir).map_err(EmbeddedError::io("create the data directory", dir))?;
+        let root = fs::canonicalize(dir).map_err(EmbeddedError::io("open", dir))?;
+        refuse_foreign_files(&root)?;
+        // A cluster stays with the account that made it, also when root looks after it later.
+        let account =
+            Account::for_server()?.map(|chosen| Account::owner_of(&root.join("cluster")).unwrap_or(chosen));
+        Self::take(root, account, None)
+    }
+
+    /// Makes a temporary directory, removed when dropped.
+    pub(super) fn temporary(account: Option<Account>) -> Result<Self, EmbeddedError> {
+        let made = make_temporary(account.as_ref())?;
+        Self::take(made.path().to_path_buf(), account, Some(made))
+    }
+
+    fn take(
+        root: PathBuf,
+        account: Option<Account>,
+        temporary: Option<TempDir>,
+    ) -> Result<Self, EmbeddedError> {
         let lock = lock(&root)?;
         fs::set_permissions(&root, fs::Permissions::from_mode(0o700))
             .map_err(EmbeddedError::io("make private", &root))?;
@@ -196,13 +201,13 @@ mod tests {
     fn a_password_is_made_once_and_kept_private() {
         let base = base();
         let dir = base.path().join("data");
-        let first = Directory::open(Some(&dir)).unwrap();
+        let first = Directory::open(&dir).unwrap();
         let (file, password) = first.password(&Clock::system()).unwrap();
         assert_eq!(password.len(), 64);
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
         drop(first);
-        let second = Directory::open(Some(&dir)).unwrap();
+        let second = Directory::open(&dir).unwrap();
         assert_eq!(second.password(&Clock::system()).unwrap().1, password);
         fs::remove_file(file).unwrap();
         fs::create_dir(dir.join("cluster")).unwrap();
@@ -212,11 +217,11 @@ mod tests {
     #[test]
     fn one_process_at_a_time() {
         let base = base();
-        let first = Directory::open(Some(base.path())).unwrap();
-        let message = Directory::open(Some(base.path())).unwrap_err().to_string();
+        let first = Directory::open(base.path()).unwrap();
+        let message = Directory::open(base.path()).unwrap_err().to_string();
         assert!(message.starts_with("another tuneloop is running on the data directory"), "{message}");
         drop(first);
-        Directory::open(Some(base.path())).unwrap();
+        Directory::open(base.path()).unwrap();
     }
 
     #[test]
@@ -224,7 +229,7 @@ mod tests {
         let base = base();
         fs::write(base.path().join("thesis.tex"), "").unwrap();
         let before = fs::metadata(base.path()).unwrap();
-        let message = Directory::open(Some(base.path())).unwrap_err().to_string();
+        let message = Directory::open(base.path()).unwrap_err().to_string();
         assert!(message.contains("thesis.tex"), "{message}");
         let after = fs::metadata(base.path()).unwrap();
         assert_eq!((before.uid(), before.mode()), (after.uid(), after.mode()));
@@ -235,7 +240,7 @@ mod tests {
         if Account::for_server().unwrap().is_some() {
             let closed = tempfile::tempdir().unwrap();
             fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
-            let message = Directory::open(Some(&closed.path().join("data"))).unwrap_err().to_string();
+            let message = Directory::open(&closed.path().join("data")).unwrap_err().to_string();
             assert!(message.contains("cannot reach"), "{message}");
         }
     }
@@ -246,7 +251,7 @@ mod tests {
             let base = base();
             fs::create_dir(base.path().join("cluster")).unwrap();
             chown(base.path().join("cluster"), Some(12_345), Some(12_346)).unwrap();
-            let directory = Directory::open(Some(base.path())).unwrap();
+            let directory = Directory::open(base.path()).unwrap();
             assert_eq!(directory.account().map(|account| (account.uid, account.gid)), Some((12_345, 12_346)));
         }
     }

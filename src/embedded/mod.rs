@@ -71,9 +71,18 @@ impl Cluster {
     pub async fn start(options: Options) -> Result<Self, EmbeddedError> {
         let clock = Clock::system();
         let fast = options.fast || options.data_dir.is_none();
-        let directory = Directory::open(options.data_dir.as_deref())?;
-        let wanted = directory.wanted()?;
-        let binaries = locate(Places::of_this_system(), &options, wanted, directory.account()).await?;
+        let places = Places::of_this_system();
+        let (directory, binaries) = if let Some(dir) = &options.data_dir {
+            let directory = Directory::open(dir)?;
+            let wanted = directory.wanted()?;
+            let binaries = locate(places, &options, wanted, directory.account()).await?;
+            (directory, binaries)
+        } else {
+            // Searched for and downloaded first: until the watchdog runs, a kill would leave the directory.
+            let account = Account::for_server()?;
+            let binaries = locate(places, &options, Wanted::Supported, account.as_ref()).await?;
+            (Directory::temporary(account)?, binaries)
+        };
         let (password_file, password) = directory.password(&clock)?;
         initialise::initialise(&directory, &binaries, &password_file, fast, &clock).await?;
         let (server, url) = server::start(&directory, &binaries, &password, fast).await?;

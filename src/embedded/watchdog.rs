@@ -36,7 +36,7 @@ program=$!
   while kill -INT "$program"; do kill -USR1 $$; sleep 0.1 || sleep 1; done
 ) 2>/dev/null &
 reader=$!
-exec 3<&-
+exec 3<&- 2>/dev/null
 while wait "$program"; status=$?; [ -n "$closed" ] && kill -0 "$program" 2>/dev/null; do :; done
 kill -KILL "$reader" 2>/dev/null
 if [ -n "$closed" ] && [ -n "$remove" ]; then rm -rf "$remove"; fi
