@@ -179,3 +179,17 @@ async fn events_after_a_known_one_are_only_the_newer_ones() {
     assert_eq!(provider.seen().len(), 2, "older pages are not read");
     assert_eq!(trainer.events("ftjob-1", Some("e5")).await.expect("events"), []);
 }
+
+#[tokio::test]
+async fn one_old_job_among_newer_ones_does_not_end_the_search() {
+    let (made_at, training) = (clock().now().timestamp(), clock().uuid());
+    let old = made_at - 30 * 24 * 3600;
+    let jobs = vec![
+        job("ftjob-3", old, json!({})),
+        job("ftjob-2", made_at, json!({})),
+        job("ftjob-1", made_at, of_training(training)),
+    ];
+    let provider = StandIn::start(move |seen| page(seen, &jobs, 2)).await;
+    let jobs = trainer(&provider.base_url).find_jobs(training).await.expect("jobs");
+    assert_eq!(jobs.len(), 1);
+}
