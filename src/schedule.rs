@@ -1,6 +1,7 @@
 //! The scheduler: turns the slots of pipelines' schedules into runs, once per slot however many replicas tick.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::By;
 use crate::clock::Clock;
+use crate::jobs;
 use crate::pipelines::cron::Cron;
 use crate::pipelines::{self, Pipeline};
 use crate::runs::{self, RunStatus};
@@ -16,6 +18,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// How often pipelines are looked at. A slot starts at most this late.
 const TICK: &str = "*/5 * * * * *";
+/// The kind of the job that deletes what is old, inserted every hour.
+pub const HOUSEKEEPING: &str = "housekeeping";
+const HOURLY: &str = "0 17 * * * *";
 /// A slot missed while no scheduler ran is caught up this long; older ones are left out.
 const CATCH_UP: TimeDelta = TimeDelta::hours(24);
 
@@ -37,6 +42,7 @@ impl Scheduler {
     /// Ticks until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), JobSchedulerError> {
         let mut ticker = JobScheduler::new().await?;
+        let db = self.db.clone();
         let scheduler = Arc::new(self);
         ticker
             .add(Job::new_async(TICK, move |_, _| {
@@ -44,6 +50,16 @@ impl Scheduler {
                 Box::pin(async move {
                     if let Err(error) = scheduler.tick().await {
                         tracing::warn!(%error, "schedules could not be looked at; trying again at the next tick");
+                    }
+                })
+            })?)
+            .await?;
+        ticker
+            .add(Job::new_async(HOURLY, move |_, _| {
+                let db = db.clone();
+                Box::pin(async move {
+                    if let Err(error) = enqueue_housekeeping(&db).await {
+                        tracing::warn!(%error, "the housekeeping could not be scheduled; trying again in an hour");
                     }
                 })
             })?)
@@ -92,6 +108,13 @@ impl Scheduler {
         }
         Ok(())
     }
+}
+
+/// Of any number of schedulers one inserts the job: it is unfinished at most once.
+async fn enqueue_housekeeping(db: &PgPool) -> sqlx::Result<()> {
+    let mut tx = db.begin().await?;
+    jobs::enqueue(&mut tx, HOUSEKEEPING, "all", &serde_json::Value::Null, Duration::ZERO).await?;
+    tx.commit().await
 }
 
 /// The newest slot that has come since the schedule was set, if it is not too old.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use super::request_id;
-use crate::audit::{self, Actor, AuditEvent};
+use crate::audit::{self, Actor, AuditEvent, By};
 use crate::clock::Clock;
 
 /// What every key starts with, so that leaked ones are found by scanners.
@@ -139,6 +139,12 @@ impl Principal {
     #[must_use]
     pub fn actor(&self) -> Actor {
         Actor::Key(self.name.clone())
+    }
+
+    /// The caller and this request, for the functions that change something.
+    #[must_use]
+    pub fn by(&self) -> By {
+        By { actor: self.actor(), request_id: self.request_id.clone() }
     }
 
     /// An audit event of this caller and this request; add `before`, `after` and the rest with `..`.

@@ -22,6 +22,11 @@ const BEARER: &str = "bearer";
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(
+        (name = "pipelines", description = "Named slots with one live model each, and how it is improved."),
+        (name = "runs", description = "Attempts to produce a better model, and what people ask of them."),
+        (name = "models", description = "Model versions with their lineage; promotion."),
+        (name = "traffic", description = "Who serves how much: revisions, assignment, rollback."),
+        (name = "experiments", description = "What was observed of served versions, and what it says."),
         (name = "audit", description = "Who did what to what, when and why."),
         (name = "operations", description = "Health, readiness and metrics, for probes and scrapers."),
     ),

@@ -3,21 +3,31 @@
 //! To add a group: write `routes()` in a file of its own after the pattern of `audit.rs`, merge it in
 //! [`guarded`], and explain its tag in `document.rs`.
 
+mod assignment;
 mod audit;
 pub mod auth;
 mod document;
+mod domain_errors;
 pub mod etag;
+mod events;
+mod experiments;
 pub mod extract;
 pub mod idempotency;
 pub mod limits;
 mod metrics_layer;
+mod models;
 mod operations;
+mod outcomes;
 pub mod page;
+mod pipelines;
 pub mod problem;
 pub mod reply;
 pub mod request_id;
 pub mod responses;
+mod run_view;
+mod runs;
 mod trace;
+mod traffic;
 
 use std::time::Duration;
 
@@ -27,7 +37,6 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use prometheus::Registry;
 use sqlx::PgPool;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -36,8 +45,9 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::metrics_layer::HttpMetrics;
-use self::problem::Problem;
+use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
+use crate::telemetry::metrics::Metrics;
 
 /// What the endpoints share.
 #[derive(Debug, Clone)]
@@ -47,24 +57,19 @@ pub struct ApiState {
     /// Time, identifiers and randomness.
     pub clock: Clock,
     /// Every metric of the process, shown at `/metrics`.
-    pub registry: Registry,
+    pub metrics: Metrics,
     /// The version of the newest migration of this build; `/readyz` compares it with the database's.
     pub schema_version: i64,
     /// How long a request may take, [`limits::REQUEST_TIME`] unless changed.
     pub request_time: Duration,
-    metrics: HttpMetrics,
+    http: HttpMetrics,
 }
 
 impl ApiState {
-    /// The state of one API. Its own metrics are added to `registry`, which fails when they are there already.
-    pub fn new(
-        db: PgPool,
-        clock: Clock,
-        registry: Registry,
-        schema_version: i64,
-    ) -> prometheus::Result<Self> {
-        let metrics = HttpMetrics::register(&registry)?;
-        Ok(Self { db, clock, registry, schema_version, request_time: limits::REQUEST_TIME, metrics })
+    /// The state of one API. Its own metrics are added to `metrics`, which fails when they are there already.
+    pub fn new(db: PgPool, clock: Clock, metrics: Metrics, schema_version: i64) -> prometheus::Result<Self> {
+        let http = HttpMetrics::register(metrics.registry())?;
+        Ok(Self { db, clock, metrics, schema_version, request_time: limits::REQUEST_TIME, http })
     }
 }
 
@@ -75,7 +80,16 @@ fn open() -> OpenApiRouter<ApiState> {
 
 /// Routes that need an API key.
 fn guarded() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::default().merge(audit::routes())
+    OpenApiRouter::default()
+        .merge(pipelines::routes())
+        .merge(runs::routes())
+        .merge(events::routes())
+        .merge(models::routes())
+        .merge(traffic::routes())
+        .merge(assignment::routes())
+        .merge(outcomes::routes())
+        .merge(experiments::routes())
+        .merge(audit::routes())
 }
 
 /// The OpenAPI document of all routes.
@@ -93,13 +107,19 @@ pub fn router(state: ApiState) -> Router {
     with_middleware(routes, &state).with_state(state)
 }
 
+/// Probes and metrics alone, for a process without the API's role.
+pub fn operations(state: ApiState) -> Router {
+    let (open, _) = open().split_for_parts();
+    with_middleware(open, &state).with_state(state)
+}
+
 /// Adds the fallbacks and what every request passes, from the outside in.
 fn with_middleware(routes: Router<ApiState>, state: &ApiState) -> Router<ApiState> {
     let middleware = ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
         .layer(from_fn_with_state(state.clock.clone(), request_id::assign))
         .layer(from_fn(trace::trace))
-        .layer(from_fn_with_state(state.metrics.clone(), metrics_layer::measure))
+        .layer(from_fn_with_state(state.http.clone(), metrics_layer::measure))
         .layer(CatchPanicLayer::custom(limits::answer_panic))
         .layer(from_fn_with_state(state.request_time, limits::time_out))
         .layer(DefaultBodyLimit::max(limits::BODY_BYTES));
@@ -107,6 +127,23 @@ fn with_middleware(routes: Router<ApiState>, state: &ApiState) -> Router<ApiStat
         .fallback(async || unknown_route())
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware)
+}
+
+/// The longest reason that a person may give, in characters.
+const REASON_LENGTH: usize = 1_000;
+
+/// A reason that may be left out.
+fn valid_reason(reason: Option<String>) -> Result<Option<String>, Problem> {
+    reason.map(required_reason).transpose()
+}
+
+/// A reason that must be given.
+fn required_reason(reason: String) -> Result<String, Problem> {
+    if reason.trim().is_empty() || reason.chars().count() > REASON_LENGTH || reason.contains('\0') {
+        let message = format!("must say why in 1 to {REASON_LENGTH} characters");
+        return Err(Problem::invalid([FieldError::body("/reason", message)]));
+    }
+    Ok(reason)
 }
 
 fn unknown_route() -> Problem {

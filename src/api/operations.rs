@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
-use prometheus::TextEncoder;
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
@@ -146,7 +145,7 @@ async fn compare_schema(db: &PgPool, expected: i64) -> Result<(), String> {
     ),
 )]
 async fn metrics(State(state): State<ApiState>) -> Result<Response, Problem> {
-    let text = TextEncoder::new().encode_to_string(&state.registry.gather());
-    let text = text.map_err(|error| Problem::internal(&error))?;
+    state.metrics.refresh(&state.db).await;
+    let text = state.metrics.encode().map_err(|error| Problem::internal(&error))?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }

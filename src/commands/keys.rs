@@ -1,10 +1,10 @@
 //! `tuneloop keys`: keys for the API.
 
 use clap::{Args, Subcommand, ValueEnum};
-use sha2::{Digest, Sha256};
-use sqlx::PgPool;
 
 use super::{Failure, print, tell};
+use crate::api::auth;
+use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::config::DatabaseArgs;
 use crate::database;
@@ -45,12 +45,12 @@ enum Role {
     Admin,
 }
 
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
+impl From<Role> for auth::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Viewer => Self::Viewer,
+            Role::Operator => Self::Operator,
+            Role::Admin => Self::Admin,
         }
     }
 }
@@ -68,31 +68,18 @@ impl Keys {
         let Command::Create(create) = self.command;
         let pool = database::connect(create.database.database_url.expose(), 1).await?;
         database::check_schema(&pool).await?;
-        let key = create_key(&pool, &Clock::system(), &create.name, create.role).await?;
+        let mut conn = pool.acquire().await?;
+        let role = create.role.into();
+        let key = auth::create_key(&mut conn, &Clock::system(), &create.name, role, Actor::System).await?;
+        drop(conn);
         pool.close().await;
         // Only the key stands on standard output, so that a script can keep it.
-        print(&key)?;
+        print(&key.plaintext)?;
         tell(&format!(
             "This {} key of {} is shown once: send it as `Authorization: Bearer <key>`.",
-            create.role.as_str(),
+            auth::Role::from(create.role),
             create.name
         ));
         Ok(())
     }
-}
-
-/// Stores the SHA-256 of a new key and returns the key.
-async fn create_key(pool: &PgPool, clock: &Clock, name: &str, role: Role) -> Result<String, sqlx::Error> {
-    let key = format!("tl_{}", hex::encode(clock.bytes::<32>()));
-    let hash = Sha256::digest(key.as_bytes());
-    sqlx::query!(
-        "INSERT INTO api_keys (id, name, role, hash) VALUES ($1, $2, $3, $4)",
-        clock.uuid(),
-        name,
-        role.as_str(),
-        &hash[..],
-    )
-    .execute(pool)
-    .await?;
-    Ok(key)
 }

@@ -2,10 +2,13 @@
 //! wrong afterwards with 1; both with one sentence on standard error.
 
 mod keys;
+mod listen;
 mod migrate;
+mod openapi;
 mod parse;
 mod serve;
 mod shutdown;
+mod simulate;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -33,6 +36,10 @@ enum Command {
     Serve(Box<serve::Serve>),
     Migrate(migrate::Migrate),
     Keys(keys::Keys),
+    Simulate(simulate::Simulate),
+    /// Print the OpenAPI document of the API
+    #[command(name = "openapi")]
+    OpenApi,
 }
 
 /// Why a command ended early.
@@ -76,6 +83,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Serve(command) => command.run().await,
             Command::Migrate(command) => command.run().await,
             Command::Keys(command) => command.run().await,
+            Command::Simulate(command) => command.run().await,
+            Command::OpenApi => openapi::run(),
         }
     });
     // Blocking calls that nobody waits for any more must not hold up the exit.

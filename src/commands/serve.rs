@@ -4,9 +4,16 @@ use clap::Args;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use super::listen::listen;
 use super::{Failure, shutdown_signal};
-use crate::config::ServeArgs;
-use crate::{database, telemetry};
+use crate::clock::Clock;
+use crate::config::{ProviderArgs, ServeArgs};
+use crate::dataset::DatasetStore;
+use crate::jobs::WorkerSettings;
+use crate::service::Service;
+use crate::telemetry::metrics::Metrics;
+use crate::trainers::{ApiKey, OpenAiSettings, OpenAiTrainer, Trainers};
+use crate::{database, pipelines, telemetry};
 
 /// Run the service: the API, the worker and the scheduler
 ///
@@ -35,10 +42,36 @@ impl Serve {
 async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Failure> {
     let Some(pool) = stop.run_until_cancelled(open(settings)).await else { return Ok(()) };
     let pool = pool?;
-    tracing::info!(roles = %settings.roles, version = env!("CARGO_PKG_VERSION"), "started");
-    stop.cancelled().await;
+    let clock = Clock::system();
+    pipelines::seed(&pool, &clock, &settings.seed).await?;
+    let service = Service {
+        db: pool.clone(),
+        trainers: trainers(&settings.provider, &clock)?,
+        datasets: DatasetStore::local(&settings.dataset_store)?,
+        metrics: Metrics::new()?,
+        roles: settings.roles,
+        worker: WorkerSettings {
+            slots: settings.worker.slots as usize,
+            lease: settings.worker.lease,
+            poll_interval: settings.worker.poll_interval,
+            grace: settings.shutdown_grace,
+        },
+        clock,
+    };
+    let listener = listen(settings.listen).await?;
+    let address = listener.local_addr()?;
+    tracing::info!(roles = %settings.roles, version = env!("CARGO_PKG_VERSION"), %address, "started");
+    service.run(listener, stop.clone()).await?;
     pool.close().await;
     Ok(())
+}
+
+/// The providers that there are keys for.
+fn trainers(settings: &ProviderArgs, clock: &Clock) -> Result<Trainers, Failure> {
+    let Some(key) = &settings.openai_api_key else { return Ok(Trainers::new()) };
+    let openai = OpenAiSettings::new(settings.openai_base_url.clone(), ApiKey::new(key.expose()));
+    let openai = OpenAiTrainer::new(&openai, clock).map_err(|error| Failure::Settings(error.to_string()))?;
+    Ok(Trainers::new().with_openai(openai))
 }
 
 /// Connects to a database that has the schema of this build.

@@ -14,9 +14,8 @@ pub fn bucket(salt: &str, unit: &str) -> i32 {
     hash.update(salt.as_bytes());
     hash.update(b":");
     hash.update(unit.as_bytes());
-    let digest: [u8; 32] = hash.finalize().into();
-    let [a, b, c, d, e, f, g, h, ..] = digest;
-    let fraction = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let digest = hash.finalize();
+    let fraction = digest.iter().take(8).fold(0_u64, |fraction, byte| fraction << 8 | u64::from(*byte));
     // The product stays below 10,000 · 2^64, so the shifted value is below 10,000.
     i32::try_from((u128::from(fraction) * 10_000) >> 64).unwrap_or(9_999)
 }

@@ -97,7 +97,7 @@ pub async fn record(
     for (index, outcome) in batch.into_iter().enumerate() {
         match known.place(&outcome, now) {
             Ok(place) if seen.insert((outcome.pipeline.clone(), outcome.id.clone())) => {
-                rows.push(outcome, place);
+                rows.push(outcome, &place);
             }
             Ok(_) => recorded.duplicates += 1,
             Err(reason) => recorded.rejected.push(Rejected { index, reason }),
@@ -260,7 +260,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn push(&mut self, outcome: Outcome, place: Place) {
+    fn push(&mut self, outcome: Outcome, place: &Place) {
         self.pipeline.push(outcome.pipeline);
         self.id.push(outcome.id);
         self.version.push(place.version);

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::decision::{Record, Rules, Verdict};
 use super::observations::Phase;
+use super::statistics::Arm;
 
 /// Where an experiment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -49,6 +50,20 @@ pub struct Experiment {
     pub planned_se_test: Option<f64>,
     /// The same for the watch.
     pub planned_se_watch: Option<f64>,
+}
+
+impl Experiment {
+    /// The part that a version plays.
+    #[must_use]
+    pub fn arm_of(&self, model_version_id: Uuid) -> Option<Arm> {
+        if model_version_id == self.candidate_id {
+            Some(Arm::Candidate)
+        } else if model_version_id == self.baseline_id {
+            Some(Arm::Baseline)
+        } else {
+            None
+        }
+    }
 }
 
 /// Starts an experiment that is decided after `horizon_seconds`.

@@ -141,10 +141,8 @@ impl Lease {
         .await?
         .rows_affected();
         one_row(touched)?;
-        if after.is_zero() {
-            super::announce(conn).await?;
-        }
-        Ok(())
+        // Workers that are waiting learn when it is due, even where that is sooner than their next poll.
+        Ok(super::announce(conn).await?)
     }
 
     /// Ends the job as failed; an operator may put it back.

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::cron::Cron;
 use crate::dataset::DatasetSettings;
 use crate::experiments::decision::Rules;
+use crate::trainers::PROVIDERS;
 
 const DAY: f64 = 86_400.0;
 /// Ten years: nothing in a pipeline takes longer.
@@ -70,6 +71,25 @@ pub struct TrainingSettings {
     pub time_limit_seconds: f64,
 }
 
+impl TrainingSettings {
+    /// Training of this model with everything else at its default.
+    #[must_use]
+    pub fn new(base_model: String) -> Self {
+        Self {
+            provider: openai(),
+            base_model,
+            suffix: None,
+            n_epochs: None,
+            batch_size: None,
+            learning_rate_multiplier: None,
+            seed: None,
+            poll_seconds: poll_seconds(),
+            settle_seconds: settle_seconds(),
+            time_limit_seconds: time_limit_seconds(),
+        }
+    }
+}
+
 fn openai() -> String {
     "openai".into()
 }
@@ -118,7 +138,6 @@ pub struct ExperimentSettings {
     /// How long an inconclusive test waits for a person.
     pub approval_seconds: f64,
     /// What the decision asks for.
-    #[schema(value_type = Object)]
     pub rules: Rules,
 }
 
@@ -154,16 +173,16 @@ impl Default for WatchSettings {
 }
 
 /// What is wrong with a configuration: field (as a JSON pointer) and sentence.
-pub type Faults = BTreeMap<&'static str, String>;
+pub type Faults = BTreeMap<String, String>;
 
 impl PipelineConfig {
     /// Checks everything at once and tells of every fault.
     #[must_use]
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::new();
-        let mut check = |field, good: bool, sentence: &str| {
+        let mut check = |field: &str, good: bool, sentence: &str| {
             if !good {
-                faults.insert(field, sentence.to_owned());
+                faults.insert(field.to_owned(), sentence.to_owned());
             }
         };
         let name = |text: &str| !text.trim().is_empty() && text.len() <= 256;
@@ -186,6 +205,11 @@ impl PipelineConfig {
         );
 
         let training = &self.training;
+        check(
+            "/training/provider",
+            PROVIDERS.contains(&training.provider.as_str()),
+            &format!("must be one of: {}", PROVIDERS.join(", ")),
+        );
         check(
             "/training/base_model",
             name(&training.base_model),
@@ -227,7 +251,11 @@ impl PipelineConfig {
         );
 
         if let Err(error) = Cron::new(&self.schedule.cron, &self.schedule.timezone) {
-            faults.insert(error.field(), error.to_string());
+            faults.insert(error.field().to_owned(), error.to_string());
+        }
+        if let Err(error) = experiment.rules.validate() {
+            let field = format!("/experiment/rules/{}", error.field.replace('.', "/"));
+            faults.insert(field, format!("must be {}", error.accepts));
         }
         faults
     }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use chrono_tz::Tz;
 use croner::parser::{CronParser, Seconds, Year};
 use thiserror::Error;
@@ -51,16 +51,21 @@ impl Cron {
     /// The first slot after `time`; `None` where the pattern has no further one.
     #[must_use]
     pub fn next_after(&self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let slot = self.pattern.find_next_occurrence(&time.with_timezone(&self.timezone), false).ok()?;
+        let slot = self.pattern.find_next_occurrence(&self.local(time), false).ok()?;
         Some(slot.with_timezone(&Utc))
     }
 
     /// The newest slot at or before `time` and after `since`.
     #[must_use]
     pub fn newest_between(&self, since: DateTime<Utc>, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let slot = self.pattern.find_previous_occurrence(&time.with_timezone(&self.timezone), true).ok()?;
+        let slot = self.pattern.find_previous_occurrence(&self.local(time), true).ok()?;
         let slot = slot.with_timezone(&Utc);
         (slot > since && slot <= time).then_some(slot)
+    }
+
+    /// The whole second: a fraction would be carried over into the slot, which would then have no one name.
+    fn local(&self, time: DateTime<Utc>) -> DateTime<Tz> {
+        time.trunc_subsecs(0).with_timezone(&self.timezone)
     }
 }
 
@@ -135,6 +140,16 @@ mod tests {
                 previous = next;
             }
         }
+    }
+
+    #[test]
+    fn a_slot_has_no_fraction_of_a_second() {
+        let cron = Cron::new("0 2 * * 0", "UTC").unwrap();
+        let sunday = at("2026-11-29T02:00:00Z");
+        let later = at("2026-11-29T02:00:00.437Z");
+        assert_eq!(cron.newest_between(at("2026-11-25T00:00:00.5Z"), later), Some(sunday));
+        assert_eq!(cron.next_after(at("2026-11-28T00:00:00.437Z")), Some(sunday));
+        assert_eq!(cron.next_after(later), Some(at("2026-12-06T02:00:00Z")));
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 pub mod config;
 pub mod cron;
+mod seed;
 mod store;
 
 use chrono::{DateTime, Utc};
 
 pub use config::PipelineConfig;
-pub use store::{NotSaved, all, by_name, config_version, save};
+pub use seed::seed;
+pub use store::{NotSaved, all, by_name, config_version, lock, save};
 
 /// A pipeline with its configuration in force.
 #[derive(Debug, Clone)]

@@ -20,19 +20,21 @@ pub enum NotSaved {
     /// The configuration is not valid.
     #[error("the configuration is not valid")]
     Faults(Faults),
-    /// The configuration was changed meanwhile.
-    #[error("the configuration is at version {current}; read it again and repeat the change")]
-    Stale {
-        /// The version in force.
-        current: i32,
-    },
     /// The database did not answer as it should.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
+/// Holds the pipeline's name, which may not exist yet, until the transaction ends, and reads what is there.
+pub async fn lock(conn: &mut PgConnection, name: &str) -> sqlx::Result<Option<Pipeline>> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('pipeline:' || $1, 0))", name)
+        .execute(&mut *conn)
+        .await?;
+    traffic::lock(conn, name).await?;
+    by_name(conn, name).await
+}
+
 /// Creates the pipeline, or gives it a new configuration version; an equal configuration changes nothing.
-/// `expected` is the version that the caller read: `Some(0)` for a pipeline that must not exist yet.
 ///
 /// A new pipeline gets its serving model as version 0.0.0, live, with all of the traffic.
 pub async fn save(
@@ -40,28 +42,18 @@ pub async fn save(
     clock: &Clock,
     name: &str,
     config: &PipelineConfig,
-    expected: Option<i32>,
     by: &By,
 ) -> Result<Pipeline, NotSaved> {
     if !valid_name(name) {
         return Err(NotSaved::Name);
     }
     let mut faults = config.faults();
-    // The name is locked as well as the row, which may not exist yet.
-    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('pipeline:' || $1, 0))", name)
-        .execute(&mut *conn)
-        .await?;
-    traffic::lock(conn, name).await?;
-    let before = by_name(&mut *conn, name).await?;
-    let current = before.as_ref().map_or(0, |pipeline| pipeline.config_version);
-    if expected.is_some_and(|expected| expected != current) {
-        return Err(NotSaved::Stale { current });
-    }
+    let before = lock(conn, name).await?;
     if let Some(before) = &before
         && before.config.serving_model != config.serving_model
     {
         faults.insert(
-            "/serving_model",
+            "/serving_model".to_owned(),
             format!(
                 "is {:?} since the pipeline was created; promote another version instead",
                 before.config.serving_model

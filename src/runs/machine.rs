@@ -146,7 +146,7 @@ async fn advance(services: &Services, lease: &Lease) -> Result<Done, JobError> {
     services.metrics.step_executed(&run.pipeline, run.step.as_str(), word, begun.elapsed());
     match result? {
         Outcome::Next(step) => {
-            tracing::info!(pipeline = run.pipeline, from = %run.step, to = %step, "step done")
+            tracing::info!(pipeline = run.pipeline, from = %run.step, to = %step, "step done");
         }
         Outcome::Finish(verdict) => count_finished(services, &run, &verdict),
         Outcome::Wait { .. } => {}

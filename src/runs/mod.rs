@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use machine::{RunHandler, Services};
-pub use requests::{RequestError, request, retry};
+pub use requests::{RequestError, lock, request, retry};
 pub use store::{RunEvent, RunStep, by_id, events_after, list, steps_of};
 pub use trainings::{Training, by_id as training_by_id};
 pub use trigger::{TriggerError, by_api, by_schedule};

@@ -38,27 +38,28 @@ pub enum RequestError {
     /// Another run is in the place that this one needs.
     #[error("run {0} of this pipeline is in the way; wait for it, or cancel it")]
     RunActive(Uuid),
-    /// The run was changed meanwhile.
-    #[error("the run was changed meanwhile; read it again")]
-    Stale,
     /// The database did not answer as it should.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
-/// Records a request on a run and wakes its job. `check` sees the run as it is while it is locked.
+/// Holds a run until the transaction ends, and its pipeline before it, and reads the run as it is.
+pub async fn lock(conn: &mut PgConnection, id: Uuid) -> Result<Run, RequestError> {
+    let unlocked = reread(conn, id).await?;
+    traffic::lock(conn, &unlocked.pipeline).await?;
+    sqlx::query!("SELECT id FROM runs WHERE id = $1 FOR UPDATE", id).fetch_one(&mut *conn).await?;
+    reread(conn, id).await
+}
+
+/// Records a request on a run and wakes its job. The caller has locked the run.
 pub async fn request(
     conn: &mut PgConnection,
-    id: Uuid,
+    run: Run,
     request: Request,
     reason: Option<&str>,
-    check: impl FnOnce(&Run) -> bool,
     by: &By,
 ) -> Result<Run, RequestError> {
-    let run = locked(conn, id).await?;
-    if !check(&run) {
-        return Err(RequestError::Stale);
-    }
+    let id = run.id;
     if run.status.finished() {
         return Err(RequestError::Finished(run.status));
     }
@@ -94,21 +95,15 @@ pub async fn request(
 }
 
 /// Starts a failed run again at the step where it failed. Where the provider's job has ended without a
-/// model, a new training is paid for: its `training_id` is renewed.
+/// model, a new training is paid for: its `training_id` is renewed. The caller has locked the run.
 pub async fn retry(
     conn: &mut PgConnection,
     clock: &Clock,
-    id: Uuid,
+    run: Run,
     reason: Option<&str>,
-    check: impl FnOnce(&Run) -> bool,
     by: &By,
 ) -> Result<Run, RequestError> {
-    let unlocked = store::by_id(&mut *conn, id).await?.ok_or(RequestError::Unknown(id))?;
-    traffic::lock(conn, &unlocked.pipeline).await?;
-    let run = locked(conn, id).await?;
-    if !check(&run) {
-        return Err(RequestError::Stale);
-    }
+    let id = run.id;
     if run.status != RunStatus::Failed {
         return Err(RequestError::NotFailed(run.status));
     }
@@ -160,11 +155,6 @@ async fn renew_training(conn: &mut PgConnection, clock: &Clock, run: &Run, step:
     )
     .await?;
     Ok(Step::Upload)
-}
-
-async fn locked(conn: &mut PgConnection, id: Uuid) -> Result<Run, RequestError> {
-    sqlx::query!("SELECT id FROM runs WHERE id = $1 FOR UPDATE", id).fetch_optional(&mut *conn).await?;
-    reread(conn, id).await
 }
 
 async fn reread(conn: &mut PgConnection, id: Uuid) -> Result<Run, RequestError> {

@@ -43,7 +43,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|duration| *duration <= LONGEST)
-        .ok_or_else(|| "give a number of seconds from 0 to a year, such as 0.25".to_owned())
+        .ok_or_else(|| "a number of seconds from 0 to a year, such as 0.25".to_owned())
 }
 
 #[cfg(test)]

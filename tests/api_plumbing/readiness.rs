@@ -2,18 +2,18 @@
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
-use prometheus::Registry;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tower::ServiceExt;
 use tuneloop::api::{self, ApiState};
 use tuneloop::clock::Clock;
+use tuneloop::telemetry::metrics::Metrics;
 
 use crate::service::{Service, database_options, newest_migration};
 
 async fn readiness(db: PgPool, schema_version: i64) -> (StatusCode, Value) {
-    let state = ApiState::new(db, Clock::system(), Registry::new(), schema_version).unwrap();
+    let state = ApiState::new(db, Clock::system(), Metrics::new().unwrap(), schema_version).unwrap();
     let request = Request::get("/readyz").body(Body::empty()).unwrap();
     let (parts, body) = api::router(state).oneshot(request).await.unwrap().into_parts();
     (parts.status, serde_json::from_slice(&to_bytes(body, 10_000).await.unwrap()).unwrap())

@@ -7,7 +7,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::routing::post;
-use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -21,6 +20,7 @@ use tuneloop::api::reply::Reply;
 use tuneloop::api::{self, ApiState};
 use tuneloop::audit::{self, Actor, AuditEvent};
 use tuneloop::clock::Clock;
+use tuneloop::telemetry::metrics::Metrics;
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -48,7 +48,8 @@ impl Service {
         let db = PgPoolOptions::new().max_connections(12).connect_with(database_options()).await.unwrap();
         MIGRATOR.run(&db).await.unwrap();
         let clock = Clock::system();
-        let state = ApiState::new(db.clone(), clock.clone(), Registry::new(), newest_migration()).unwrap();
+        let state =
+            ApiState::new(db.clone(), clock.clone(), Metrics::new().unwrap(), newest_migration()).unwrap();
         let things = Router::new()
             .route("/things", post(make_thing))
             .route_layer(from_fn_with_state(db.clone(), authenticate))

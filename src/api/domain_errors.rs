@@ -1,0 +1,79 @@
+//! What the domain refuses, as problems: the one place where its errors get a status and a type.
+
+use axum::http::StatusCode;
+
+use super::problem::{FieldError, Problem};
+use crate::pipelines::NotSaved;
+use crate::runs::{RequestError, TriggerError};
+use crate::traffic::TrafficError;
+
+/// 409 because another run is in the way, with a link to it.
+fn run_active(run: uuid::Uuid, error: &impl std::fmt::Display) -> Problem {
+    Problem::conflict("run-active", "Another run is in the way")
+        .detail(error)
+        .link("run", format_args!("/v1/runs/{run}"))
+}
+
+impl From<TriggerError> for Problem {
+    fn from(error: TriggerError) -> Self {
+        match error {
+            TriggerError::RunActive(run) => run_active(run, &error),
+            TriggerError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        let conflict = |slug| Self::conflict(slug, "The run's state does not allow this").detail(&error);
+        match error {
+            RequestError::Unknown(id) => Self::not_found("run", id),
+            RequestError::Finished(_) => conflict("run-finished"),
+            RequestError::Promoted => conflict("run-promoted"),
+            RequestError::NotWaiting(_) => conflict("run-not-waiting"),
+            RequestError::Requested(_) => conflict("run-requested"),
+            RequestError::NotFailed(_) => conflict("run-not-failed"),
+            RequestError::RunActive(run) => run_active(run, &error),
+            RequestError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotSaved> for Problem {
+    fn from(error: NotSaved) -> Self {
+        match error {
+            NotSaved::Name => {
+                Self::invalid([FieldError::new(super::problem::Place::Path, "pipeline", &error)])
+            }
+            NotSaved::Faults(faults) => {
+                Self::invalid(faults.into_iter().map(|(field, message)| FieldError::body(field, message)))
+            }
+            NotSaved::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<TrafficError> for Problem {
+    fn from(error: TrafficError) -> Self {
+        let conflict = |slug| Self::conflict(slug, "The traffic cannot be changed like that").detail(&error);
+        match error {
+            TrafficError::Sum(_) | TrafficError::Weight { .. } => {
+                Self::invalid([FieldError::body("/weights", &error)])
+            }
+            TrafficError::UnknownVersion(version) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-version", "There is no such version")
+                    .detail(&error)
+                    .error(FieldError::body(
+                        "/version",
+                        format_args!("names {version}, which does not exist"),
+                    ))
+            }
+            TrafficError::CannotServe { .. } => conflict("cannot-serve"),
+            TrafficError::LiveMissing(_) => conflict("live-missing"),
+            TrafficError::NothingToRollBackTo => conflict("nothing-to-roll-back-to"),
+            TrafficError::AlreadyLive(_) => conflict("already-live"),
+            TrafficError::NeverLive(_) => conflict("never-live"),
+            TrafficError::Database(error) => error.into(),
+        }
+    }
+}

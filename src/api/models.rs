@@ -1,0 +1,198 @@
+//! Model versions: what a pipeline has served or may serve, and the promotion of one by hand.
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::ApiState;
+use super::auth::Principal;
+use super::extract::{Json, Path, Query};
+use super::idempotency::{self, Begin, Idempotent, RequestKey};
+use super::page::{Cursor, Limit, Page};
+use super::problem::Problem;
+use super::reply::Reply;
+use super::responses::{Conflict, NotFound};
+use super::traffic::{TrafficView, revision_view};
+use crate::models::{self, ModelVersion, Version, VersionStatus};
+use crate::runs;
+use crate::traffic::{self, TrafficError};
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(list_model_versions))
+        .routes(routes!(get_model_version))
+        .routes(routes!(promote_model_version))
+}
+
+/// A model version with its lineage.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ModelVersion)]
+struct VersionView {
+    /// Its name among all versions.
+    #[schema(example = "hook@1.4.0")]
+    name: String,
+    /// The pipeline.
+    #[schema(example = "hook")]
+    pipeline: String,
+    /// MAJOR.MINOR.PATCH.
+    #[schema(example = "1.4.0")]
+    version: String,
+    /// Where it stands.
+    status: VersionStatus,
+    /// Who serves it.
+    #[schema(example = "openai")]
+    provider: String,
+    /// What applications call at the provider.
+    model_id: String,
+    /// What it was trained from.
+    base_model: String,
+    /// The run that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<Uuid>,
+    /// The training that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    training_id: Option<Uuid>,
+    /// What it was trained on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataset_digest: Option<String>,
+    /// The version that was live when it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
+    /// Training figures: `final_loss`, `trained_tokens`.
+    metrics: Value,
+    /// When it was registered.
+    created_at: DateTime<Utc>,
+    /// When its status last changed.
+    updated_at: DateTime<Utc>,
+}
+
+impl From<ModelVersion> for VersionView {
+    fn from(version: ModelVersion) -> Self {
+        Self {
+            name: version.name(),
+            version: version.version.to_string(),
+            parent: version.parent.map(|parent| parent.to_string()),
+            pipeline: version.pipeline,
+            status: version.status,
+            provider: version.provider,
+            model_id: version.provider_model_id,
+            base_model: version.base_model,
+            run_id: version.run_id,
+            training_id: version.training_id,
+            dataset_digest: version.dataset_digest,
+            metrics: version.metrics,
+            created_at: version.created_at,
+            updated_at: version.updated_at,
+        }
+    }
+}
+
+/// What to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct VersionQuery {
+    /// Only versions with this status.
+    status: Option<VersionStatus>,
+    /// The most items to return.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// Where to go on: `next_cursor` of the previous page.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<Version>>,
+}
+
+/// List the versions of a pipeline, newest first
+#[utoipa::path(
+    get, path = "/v1/pipelines/{pipeline}/models", tag = "models",
+    params(("pipeline" = String, Path), VersionQuery),
+    responses(
+        (status = 200, description = "One page of versions.", body = Page<VersionView>),
+        (status = 404, response = NotFound),
+    ),
+)]
+async fn list_model_versions(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    Query(query): Query<VersionQuery>,
+) -> Result<Json<Page<VersionView>>, Problem> {
+    super::pipelines::find(&state, &name).await?;
+    let below = query.cursor.map(|Cursor(version)| version);
+    let versions = models::list(&state.db, &name, query.status, below, query.limit.rows()).await?;
+    let page = Page::new(versions, query.limit, |version| version.version)?;
+    let items = page.items.into_iter().map(VersionView::from).collect();
+    Ok(Json(Page { items, next_cursor: page.next_cursor }))
+}
+
+/// Show a model version with its lineage
+#[utoipa::path(
+    get, path = "/v1/pipelines/{pipeline}/models/{version}", tag = "models",
+    params(("pipeline" = String, Path), ("version" = String, Path, example = "1.4.0")),
+    responses(
+        (status = 200, description = "The version.", body = VersionView),
+        (status = 404, response = NotFound),
+    ),
+)]
+async fn get_model_version(
+    State(state): State<ApiState>,
+    Path((pipeline, version)): Path<(String, Version)>,
+) -> Result<Json<VersionView>, Problem> {
+    let found = models::by_version(&state.db, &pipeline, version).await?;
+    let found = found.ok_or_else(|| Problem::not_found("model version", format!("{pipeline}@{version}")))?;
+    Ok(Json(found.into()))
+}
+
+/// Why a version is promoted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Promotion {
+    /// For the traffic revision and the audit trail.
+    #[schema(min_length = 1, max_length = 1000, example = "better tone, agreed with marketing")]
+    reason: String,
+}
+
+/// Make a version live
+///
+/// All traffic goes to it at once, without a test. A run that is proving its model gives way: its test is aborted, or
+/// its watch ends.
+#[utoipa::path(
+    post, path = "/v1/pipelines/{pipeline}/models/{version}/promote", tag = "models",
+    params(("pipeline" = String, Path), ("version" = String, Path, example = "1.4.0"), RequestKey),
+    request_body = Promotion,
+    responses(
+        (status = 200, description = "The traffic as it is now.", body = TrafficView),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+    ),
+)]
+async fn promote_model_version(
+    State(state): State<ApiState>,
+    principal: Principal,
+    Path((pipeline, version)): Path<(String, Version)>,
+    request: Idempotent<Promotion>,
+) -> Result<Reply, Problem> {
+    let mut tx = match idempotency::begin(&state.db, &principal, &request.key).await? {
+        Begin::Replay(reply) => return Ok(reply),
+        Begin::Fresh(tx) => tx,
+    };
+    let reason = super::required_reason(request.body.reason)?;
+    traffic::lock(&mut tx, &pipeline).await?;
+    let found = models::by_version(&mut *tx, &pipeline, version).await?;
+    let found = found.ok_or_else(|| Problem::not_found("model version", format!("{pipeline}@{version}")))?;
+    if found.status == VersionStatus::Live {
+        return Err(TrafficError::AlreadyLive(version).into());
+    }
+    let by = principal.by();
+    runs::yield_to_operator(&mut tx, &pipeline, false, &reason, &by).await?;
+    let found = models::by_id(&mut *tx, found.id).await?.unwrap_or(found);
+    traffic::promote(&mut tx, &pipeline, &found, None, 0, &reason, &by).await?;
+    let view = revision_view(&mut tx, &pipeline).await?;
+    let revision = view.revision;
+    tx.commit(Reply::ok(view).version(revision)).await
+}

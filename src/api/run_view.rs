@@ -1,0 +1,204 @@
+//! A run as the API shows it: with its steps, dataset, training, version, experiment and decision.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::dataset::{self, Counts};
+use crate::experiments;
+use crate::experiments::decision::Decision;
+use crate::models;
+use crate::runs::{self, Request, Run, RunStatus, Step, Trigger};
+
+/// A run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Run)]
+pub(super) struct RunView {
+    /// Its identifier.
+    pub(super) id: Uuid,
+    /// The pipeline it works for.
+    #[schema(example = "hook")]
+    pipeline: String,
+    /// The configuration version it was started with.
+    config_version: i32,
+    /// What started it.
+    trigger: Trigger,
+    /// The scheduled time, where the schedule did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<DateTime<Utc>>,
+    /// Where it stands.
+    status: RunStatus,
+    /// The step it is in, or ended in.
+    step: Step,
+    /// Why it waits or how it ended, for machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "insufficient_training_data")]
+    reason_code: Option<String>,
+    /// The same in one sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// What a person asked for and was not carried out yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<Request>,
+    /// The steps it has entered, in their order.
+    steps: Vec<StepView>,
+    /// What it trains on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataset: Option<DatasetView>,
+    /// Its paid job at the provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    training: Option<TrainingView>,
+    /// The model version it made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "1.4.0")]
+    version: Option<String>,
+    /// Its test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    experiment_id: Option<Uuid>,
+    /// What its test said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<Decision>,
+    /// When it was inserted.
+    created_at: DateTime<Utc>,
+    /// When its first step began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_at: Option<DateTime<Utc>>,
+}
+
+/// The passage through one step.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunStep)]
+struct StepView {
+    /// The step.
+    step: Step,
+    /// When it was entered.
+    started_at: DateTime<Utc>,
+    /// When it was left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_at: Option<DateTime<Utc>>,
+    /// Errors met so far.
+    retries: i32,
+}
+
+/// What a run trains on.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunDataset)]
+struct DatasetView {
+    /// SHA-256 of the JSONL.
+    digest: String,
+    /// Training examples.
+    examples: u64,
+    /// Length of the JSONL.
+    bytes: u64,
+    /// Posts looked at and why some were left out.
+    counts: Counts,
+}
+
+/// A paid job at a provider.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunTraining)]
+struct TrainingView {
+    /// Names the job in its metadata at the provider.
+    id: Uuid,
+    /// The trainer.
+    #[schema(example = "openai")]
+    provider: String,
+    /// The model that is trained.
+    base_model: String,
+    /// The provider's id of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_id: Option<String>,
+    /// The provider's id of the job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<String>,
+    /// The job's status in the provider's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<String>,
+    /// The model it made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_id: Option<String>,
+    /// Tokens that are billed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trained_tokens: Option<i64>,
+    /// Training loss at the last step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    final_loss: Option<f64>,
+    /// Late duplicates of the job that were cancelled.
+    duplicates: i32,
+}
+
+/// The run with everything that belongs to it.
+pub(super) async fn view(conn: &mut PgConnection, run: Run) -> sqlx::Result<RunView> {
+    let steps = runs::steps_of(&mut *conn, run.id).await?;
+    let dataset = match &run.dataset_digest {
+        Some(digest) => dataset_view(conn, digest).await?,
+        None => None,
+    };
+    let training = match run.training_id {
+        Some(id) => runs::training_by_id(&mut *conn, id).await?,
+        None => None,
+    };
+    let version = match run.model_version_id {
+        Some(id) => models::by_id(&mut *conn, id).await?,
+        None => None,
+    };
+    let decision = match run.experiment_id {
+        Some(id) => experiments::decision_of(&mut *conn, id).await?,
+        None => None,
+    };
+    Ok(RunView {
+        id: run.id,
+        pipeline: run.pipeline,
+        config_version: run.config_version,
+        trigger: run.trigger,
+        slot: run.slot,
+        status: run.status,
+        step: run.step,
+        reason_code: run.reason_code,
+        reason: run.reason,
+        request: run.request,
+        steps: steps
+            .into_iter()
+            .map(|step| StepView {
+                step: step.step,
+                started_at: step.started_at,
+                finished_at: step.finished_at,
+                retries: step.retries,
+            })
+            .collect(),
+        dataset,
+        training: training.map(|training| TrainingView {
+            id: training.id,
+            provider: training.provider,
+            base_model: training.base_model,
+            file_id: training.provider_file_id,
+            job_id: training.provider_job_id,
+            status: training.provider_status,
+            model_id: training.fine_tuned_model,
+            trained_tokens: training.trained_tokens,
+            final_loss: training.final_loss,
+            duplicates: training.duplicates,
+        }),
+        version: version.map(|version| version.version.to_string()),
+        experiment_id: run.experiment_id,
+        decision: decision.map(|stored| stored.record.decision),
+        created_at: run.created_at,
+        started_at: run.started_at,
+        finished_at: run.finished_at,
+    })
+}
+
+async fn dataset_view(conn: &mut PgConnection, digest: &str) -> sqlx::Result<Option<DatasetView>> {
+    let manifest = dataset::by_digest(conn, digest).await?;
+    Ok(manifest.map(|manifest| DatasetView {
+        digest: digest.to_owned(),
+        examples: manifest.counts.examples,
+        bytes: manifest.bytes,
+        counts: manifest.counts,
+    }))
+}

@@ -1,0 +1,272 @@
+//! Who serves how much: the split in force, its history, and the way back.
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::ApiState;
+use super::auth::Principal;
+use super::etag::IfMatch;
+use super::extract::{Json, Path, Query};
+use super::idempotency::{self, Begin, Idempotent, RequestKey};
+use super::page::{Cursor, Limit, Page};
+use super::problem::{FieldError, Problem};
+use super::reply::Reply;
+use super::responses::{Conflict, NotFound, PreconditionFailed, PreconditionRequired};
+use crate::models::Version;
+use crate::runs;
+use crate::traffic::{self, Revision, RevisionKind};
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(get_traffic, put_traffic))
+        .routes(routes!(list_traffic_revisions))
+        .routes(routes!(roll_back))
+}
+
+/// A numbered state of a pipeline's traffic.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TrafficRevision)]
+pub(super) struct TrafficView {
+    /// The pipeline.
+    #[schema(example = "hook")]
+    pipeline: String,
+    /// Counts from 1 within the pipeline; the resource's `ETag`.
+    pub(super) revision: i64,
+    /// The live version.
+    #[schema(example = "1.4.0")]
+    live: Option<String>,
+    /// Who serves how much, in the order in which weights are accumulated. They sum to 10,000.
+    weights: Vec<WeightView>,
+    /// Hashed with a unit to assign it.
+    salt: String,
+    /// The experiment that this traffic belongs to, through its watch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    experiment_id: Option<Uuid>,
+    /// Why it was written.
+    kind: RevisionKind,
+    /// The same in one sentence.
+    reason: String,
+    /// Who wrote it.
+    #[schema(example = "worker")]
+    actor: String,
+    /// When it came into force.
+    created_at: DateTime<Utc>,
+}
+
+/// A version's part of the traffic.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TrafficWeight)]
+struct WeightView {
+    /// The version.
+    #[schema(example = "1.4.0")]
+    version: String,
+    /// What applications call at the provider.
+    model_id: String,
+    /// Basis points.
+    #[schema(example = 1000)]
+    weight: i32,
+}
+
+impl From<Revision> for TrafficView {
+    fn from(revision: Revision) -> Self {
+        Self {
+            live: revision.live().map(|share| share.version.to_string()),
+            weights: revision
+                .shares
+                .into_iter()
+                .map(|share| WeightView {
+                    version: share.version.to_string(),
+                    model_id: share.provider_model_id,
+                    weight: share.weight,
+                })
+                .collect(),
+            pipeline: revision.pipeline,
+            revision: revision.revision,
+            salt: revision.salt,
+            experiment_id: revision.experiment_id,
+            kind: revision.kind,
+            reason: revision.reason,
+            actor: revision.actor,
+            created_at: revision.created_at,
+        }
+    }
+}
+
+/// The revision in force.
+pub(super) async fn revision_view(conn: &mut PgConnection, pipeline: &str) -> Result<TrafficView, Problem> {
+    let revision = traffic::current(conn, pipeline).await?;
+    Ok(revision.ok_or_else(|| Problem::not_found("pipeline", pipeline))?.into())
+}
+
+/// Show the traffic split in force
+#[utoipa::path(
+    get, path = "/v1/pipelines/{pipeline}/traffic", tag = "traffic", params(("pipeline" = String, Path)),
+    responses(
+        (status = 200, description = "The revision in force.", body = TrafficView),
+        (status = 404, response = NotFound),
+    ),
+)]
+async fn get_traffic(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Reply, Problem> {
+    let mut conn = state.db.acquire().await?;
+    let view = revision_view(&mut conn, &name).await?;
+    let revision = view.revision;
+    Ok(Reply::ok(view).version(revision))
+}
+
+/// A new split.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Split {
+    /// Basis points by version; they sum to exactly 10,000 and include the live version.
+    #[schema(value_type = BTreeMap<String, i32>, example = json!({"1.4.0": 9000, "1.3.0": 1000}))]
+    weights: BTreeMap<String, i32>,
+    /// For the revision and the audit trail.
+    #[schema(min_length = 1, max_length = 1000, example = "slower start after the incident")]
+    reason: String,
+}
+
+impl Split {
+    fn versions(&self) -> Result<Vec<(Version, i32)>, Problem> {
+        let mut faults = Vec::new();
+        let mut versions = Vec::new();
+        for (name, weight) in &self.weights {
+            match name.parse() {
+                Ok(version) => versions.push((version, *weight)),
+                Err(error) => faults.push(FieldError::body(format!("/weights/{name}"), error)),
+            }
+        }
+        if faults.is_empty() { Ok(versions) } else { Err(Problem::invalid(faults)) }
+    }
+}
+
+/// Set the traffic split
+///
+/// `If-Match` with the `ETag` of the split that was read is required. The live version stays live; promote another
+/// version to replace it.
+#[utoipa::path(
+    put, path = "/v1/pipelines/{pipeline}/traffic", tag = "traffic", request_body = Split,
+    params(("pipeline" = String, Path), IfMatch),
+    responses(
+        (status = 200, description = "The new revision.", body = TrafficView),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 412, response = PreconditionFailed),
+        (status = 428, response = PreconditionRequired),
+    ),
+)]
+async fn put_traffic(
+    State(state): State<ApiState>,
+    principal: Principal,
+    if_match: IfMatch,
+    Path(name): Path<String>,
+    Json(split): Json<Split>,
+) -> Result<Reply, Problem> {
+    if_match.require()?;
+    let versions = split.versions()?;
+    let reason = super::required_reason(split.reason)?;
+    let mut tx = state.db.begin().await?;
+    traffic::lock(&mut tx, &name).await?;
+    if_match.check(revision_view(&mut tx, &name).await?.revision)?;
+    traffic::set_split(&mut tx, &name, &versions, &reason, &principal.by()).await?;
+    let view = revision_view(&mut tx, &name).await?;
+    tx.commit().await?;
+    let revision = view.revision;
+    Ok(Reply::ok(view).version(revision))
+}
+
+/// What to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct HistoryQuery {
+    /// Only the revision that was in force at this time.
+    at: Option<DateTime<Utc>>,
+    /// The most items to return.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// Where to go on: `next_cursor` of the previous page.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<i64>>,
+}
+
+/// List traffic revisions, newest first, or what was live at a time
+#[utoipa::path(
+    get, path = "/v1/pipelines/{pipeline}/traffic/history", tag = "traffic",
+    params(("pipeline" = String, Path), HistoryQuery),
+    responses(
+        (status = 200, description = "One page of revisions.", body = Page<TrafficView>),
+        (status = 404, response = NotFound),
+    ),
+)]
+async fn list_traffic_revisions(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<Page<TrafficView>>, Problem> {
+    super::pipelines::find(&state, &name).await?;
+    let mut conn = state.db.acquire().await?;
+    let below = query.cursor.map(|Cursor(revision)| revision);
+    let revisions = if let Some(time) = query.at {
+        traffic::at(&mut conn, &name, time).await?.into_iter().collect()
+    } else {
+        traffic::history(&mut conn, &name, below, query.limit.rows()).await?
+    };
+    let views = revisions.into_iter().map(TrafficView::from).collect();
+    Ok(Json(Page::new(views, query.limit, |view| view.revision)?))
+}
+
+/// Where to go back to, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    /// For the traffic revision and the audit trail.
+    #[schema(min_length = 1, max_length = 1000, example = "complaints about tone")]
+    reason: String,
+    /// A version that was live before; the newest one that was not rolled back where absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "1.3.0")]
+    version: Option<Version>,
+}
+
+/// Put an earlier live version back
+///
+/// All traffic goes to it at once. What was live becomes `rolled_back` and never comes back by itself. A run that is
+/// proving its model gives way.
+#[utoipa::path(
+    post, path = "/v1/pipelines/{pipeline}/rollback", tag = "traffic", request_body = Rollback,
+    params(("pipeline" = String, Path), RequestKey),
+    responses(
+        (status = 200, description = "The traffic as it is now.", body = TrafficView),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+    ),
+)]
+async fn roll_back(
+    State(state): State<ApiState>,
+    principal: Principal,
+    Path(name): Path<String>,
+    request: Idempotent<Rollback>,
+) -> Result<Reply, Problem> {
+    let mut tx = match idempotency::begin(&state.db, &principal, &request.key).await? {
+        Begin::Replay(reply) => return Ok(reply),
+        Begin::Fresh(tx) => tx,
+    };
+    let reason = super::required_reason(request.body.reason)?;
+    if !traffic::lock(&mut tx, &name).await? {
+        return Err(Problem::not_found("pipeline", &name));
+    }
+    let by = principal.by();
+    runs::yield_to_operator(&mut tx, &name, true, &reason, &by).await?;
+    traffic::rollback(&mut tx, &name, request.body.version, &reason, &by).await?;
+    let view = revision_view(&mut tx, &name).await?;
+    let revision = view.revision;
+    tx.commit(Reply::ok(view).version(revision)).await
+}

@@ -1,0 +1,36 @@
+//! What is deleted because nobody needs it any more: answers to old requests, finished jobs.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sqlx::PgPool;
+
+use crate::api::idempotency;
+use crate::jobs::{self, Done, Handler, JobError, Lease};
+use crate::schedule::HOUSEKEEPING;
+
+/// Finished jobs are kept this long, for those who look for what happened.
+const FINISHED_JOBS: Duration = Duration::from_hours(7 * 24);
+
+/// Handles the job that the scheduler inserts every hour.
+#[derive(Debug)]
+pub(crate) struct Housekeeping {
+    pub(crate) db: PgPool,
+}
+
+impl Handler for Housekeeping {
+    fn kind(&self) -> &'static str {
+        HOUSEKEEPING
+    }
+
+    fn run<'a>(&'a self, _lease: &'a Lease) -> BoxFuture<'a, Result<Done, JobError>> {
+        async {
+            let keys = idempotency::expire(&self.db).await?;
+            let jobs = jobs::delete_finished(&self.db, FINISHED_JOBS).await?;
+            tracing::info!(keys, jobs, "deleted old idempotency keys and finished jobs");
+            Ok(Done::Finished)
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,137 @@
+//! The service: the API, the worker and the scheduler, or those of them that a process is asked to be.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ApiState};
+use crate::clock::Clock;
+use crate::config::Roles;
+use crate::database::MIGRATOR;
+use crate::dataset::DatasetStore;
+use crate::housekeeping::Housekeeping;
+use crate::jobs::{Handler, Worker, WorkerSettings};
+use crate::runs::{RunHandler, Services};
+use crate::schedule::Scheduler;
+use crate::telemetry::metrics::Metrics;
+use crate::trainers::Trainers;
+
+/// What the service is made of.
+#[derive(Debug)]
+pub struct Service {
+    /// A database with the schema of this build.
+    pub db: PgPool,
+    /// Time, identifiers and randomness.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where datasets are kept.
+    pub datasets: DatasetStore,
+    /// The providers.
+    pub trainers: Trainers,
+    /// What this process does.
+    pub roles: Roles,
+    /// How the worker works.
+    pub worker: WorkerSettings,
+}
+
+/// Why the service ended although nobody asked for it.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// The metrics of the API are registered already.
+    #[error("the metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    /// The API cannot go on.
+    #[error("the API stopped")]
+    Api(#[source] io::Error),
+    /// The scheduler cannot go on.
+    #[error("the scheduler stopped")]
+    Scheduler(#[from] tokio_cron_scheduler::JobSchedulerError),
+    /// A part panicked; the log has its place.
+    #[error("a part of the service stopped with an internal error")]
+    Panicked(#[from] tokio::task::JoinError),
+    /// A part ended early.
+    #[error("a part of the service ended before it was asked to")]
+    Ended,
+}
+
+impl Service {
+    /// Runs until `shutdown`, then lets requests and jobs in hand finish within the worker's grace. Probes and metrics are
+    /// served on `listener` whatever the roles; the API only with its role.
+    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        // Parts stop together: when one ends early, the others are told.
+        let stop = shutdown.child_token();
+        let mut parts = JoinSet::new();
+        let state =
+            ApiState::new(self.db.clone(), self.clock.clone(), self.metrics.clone(), schema_version())?;
+        let router = if self.roles.api { api::router(state) } else { api::operations(state) };
+        parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
+        if self.roles.worker {
+            let worker = self.worker();
+            let stop = stop.clone();
+            parts.spawn(async move {
+                worker.run(stop).await;
+                Ok(())
+            });
+        }
+        if self.roles.scheduler {
+            let scheduler = Scheduler::new(self.db, self.clock, self.metrics);
+            let stop = stop.clone();
+            parts.spawn(async move { Ok(scheduler.run(stop).await?) });
+        }
+        let mut outcome = Ok(());
+        while let Some(ended) = parts.join_next().await {
+            let early = !stop.is_cancelled();
+            stop.cancel();
+            let ended = ended.map_err(ServiceError::from).flatten();
+            let ended = if early { ended.and(Err(ServiceError::Ended)) } else { ended };
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+
+    fn worker(&self) -> Worker {
+        let services = Services {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            datasets: self.datasets.clone(),
+            trainers: self.trainers.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let handlers: Vec<Arc<dyn Handler>> =
+            vec![Arc::new(RunHandler::new(services)), Arc::new(Housekeeping { db: self.db.clone() })];
+        let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
+        Worker::new(db, clock, metrics, self.worker.clone(), handlers)
+    }
+}
+
+/// The newest migration of this build.
+fn schema_version() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), ServiceError> {
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let serving = serving.into_future();
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended.map_err(ServiceError::Api),
+        () = stop.cancelled() => {}
+    }
+    // Streams of events would stay open for as long as their runs go on.
+    match tokio::time::timeout(grace, serving).await {
+        Ok(ended) => ended.map_err(ServiceError::Api),
+        Err(_) => Ok(()),
+    }
+}
