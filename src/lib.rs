@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod database;
 pub mod dataset;
+pub mod demo;
 pub mod embedded;
 pub mod experiments;
 mod halt;

@@ -1,6 +1,7 @@
 //! The commands of the program, one file each. Settings that cannot be used end with exit code 2, what goes
 //! wrong afterwards with 1; both with one sentence on standard error.
 
+mod demo;
 mod keys;
 mod listen;
 mod migrate;
@@ -33,6 +34,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(Box<demo::Demo>),
     Serve(Box<serve::Serve>),
     Migrate(migrate::Migrate),
     Keys(keys::Keys),
@@ -80,6 +82,7 @@ fn run(command: Command) -> Result<(), Failure> {
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match command {
+            Command::Demo(command) => command.run().await,
             Command::Serve(command) => command.run().await,
             Command::Migrate(command) => command.run().await,
             Command::Keys(command) => command.run().await,

@@ -32,7 +32,6 @@ pub(super) struct RunAnswer {
     pub(super) reason: Option<String>,
     pub(super) dataset: Option<DatasetPart>,
     pub(super) training: Option<TrainingPart>,
-    pub(super) experiment_id: Option<Uuid>,
     pub(super) decision: Option<DecisionPart>,
 }
 

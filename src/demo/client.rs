@@ -107,7 +107,10 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_in_the_words_of_its_problem() {
-        assert_eq!(detail(br#"{"title": "Conflict", "detail": "run 7 is in the way"}"#), "run 7 is in the way");
+        assert_eq!(
+            detail(br#"{"title": "Conflict", "detail": "run 7 is in the way"}"#),
+            "run 7 is in the way"
+        );
         assert_eq!(detail(br#"{"title": "Conflict"}"#), "Conflict");
         assert_eq!(detail(b"bad gateway"), "bad gateway");
     }

@@ -94,9 +94,8 @@ impl Columns {
     fn find(file: &str, reader: &mut Reader<impl Read>) -> Result<Self, PostsError> {
         let names = reader.headers().map_err(|error| unreadable(file, error))?;
         let position = |wanted: &str| names.iter().position(|name| name.trim() == wanted);
-        let required = |column| {
-            position(column).ok_or_else(|| PostsError::Column { file: file.to_owned(), column })
-        };
+        let required =
+            |column| position(column).ok_or_else(|| PostsError::Column { file: file.to_owned(), column });
         let [original_input, hook, body, engagement_rate, created_at] = REQUIRED;
         Ok(Self {
             original_input: required(original_input)?,

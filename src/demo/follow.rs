@@ -7,8 +7,10 @@ use uuid::Uuid;
 use super::DemoError;
 use super::answers::{EventsAnswer, RunAnswer};
 use super::client::Client;
+use super::plan;
 use super::screen::{Screen, thousands};
 use super::traffic::Tally;
+use crate::runs::Step;
 
 const LOOK: Duration = Duration::from_millis(200);
 /// A run of the demo takes under half a minute; on a machine under load, this is still enough.
@@ -31,6 +33,10 @@ pub(super) async fn follow(
         let quiet = news.items.is_empty();
         for event in news.items {
             after = event.id;
+            if event.kind == "entered" && event.step == Step::Watch {
+                screen.note(event.step, &watch_began())?;
+                continue;
+            }
             let aside = format!(" ({} outcomes accepted so far)", thousands(tally.accepted()));
             screen.event(&event, &aside)?;
         }
@@ -41,4 +47,13 @@ pub(super) async fn follow(
         tokio::time::sleep(LOOK).await;
     }
     Err(DemoError::TooSlow { seconds: LIMIT.as_secs() })
+}
+
+/// The first look of a watch comes before anything was served, and has nothing to say.
+fn watch_began() -> String {
+    format!(
+        "the watch began: {} % of the traffic stays on the former version for {} s, to compare",
+        plan::CANDIDATE_WEIGHT / 100,
+        plan::WATCH_SECONDS
+    )
 }

@@ -29,6 +29,7 @@ use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::answers::{PipelineAnswer, RunAnswer};
 use self::client::Client;
@@ -78,8 +79,7 @@ pub struct DemoSettings {
 ///
 /// When something cannot be started, or goes wrong; and where it is to exit, when the run reached no verdict.
 pub async fn run(settings: DemoSettings, stop: CancellationToken) -> Result<(), DemoFailed> {
-    let mut demo =
-        Demo { screen: Screen::stdout(settings.verbose), clock: Clock::system(), settings, stop };
+    let mut demo = Demo { screen: Screen::stdout(settings.verbose), clock: Clock::system(), settings, stop };
     Ok(demo.run().await?)
 }
 
@@ -186,15 +186,16 @@ impl Demo {
         let base = format!("http://{address}");
         let client = Client::new(base.clone(), Secret::new(&key))?;
         let pipeline = self.settings.pipeline;
-        let traffic =
-            Traffic::new(client.clone(), pipeline.name(), self.clock.clone(), self.settings.seed);
-        let stop = self.stop.clone();
+        let traffic = Traffic::new(client.clone(), pipeline.name(), self.clock.clone(), self.settings.seed);
+        let (stop, flow) = (self.stop.clone(), Flow::default());
         let outcome = tokio::select! {
-            outcome = self.show(&client, &key, &base, prepared, traffic) => outcome,
+            outcome = self.show(&client, &key, &base, prepared, traffic, &flow) => outcome,
             () = stop.cancelled() => self.stopped(),
             error = stack.ended() => Err(error),
             error = cluster.ended() => Err(error.into()),
         };
+        // First, so that nobody asks a service that no longer answers.
+        flow.end().await;
         outcome.and(stack.stop().await)
     }
 
@@ -229,6 +230,7 @@ impl Demo {
         base: &str,
         prepared: Prepared,
         traffic: Traffic,
+        flow: &Flow,
     ) -> Result<(), DemoError> {
         let pipeline = self.settings.pipeline;
         let path = format!("/v1/pipelines/{}", pipeline.name());
@@ -236,10 +238,7 @@ impl Demo {
         let before: PipelineAnswer = client.put(&path, &config).await?;
 
         let tally = traffic.tally();
-        let flow = CancellationToken::new();
-        // Stops the traffic however this function is left.
-        let _ebb = flow.clone().drop_guard();
-        let flowing = tokio::spawn(traffic.run(flow.clone()));
+        flow.begin(traffic);
 
         let run: RunAnswer = client.post(&format!("{path}/runs"), None::<&()>).await?;
         self.screen.heading(&format!("Run {} of the pipeline {}", run.id, pipeline.name()))?;
@@ -266,8 +265,6 @@ impl Demo {
             )?;
             std::future::pending::<()>().await;
         }
-        flow.cancel();
-        flowing.await.map_err(DemoError::Panicked)?;
         if run.reached_verdict() { Ok(()) } else { Err(DemoError::NoVerdict(summary::outcome(&run))) }
     }
 
@@ -281,6 +278,25 @@ impl Demo {
     }
 }
 
+/// The traffic while it flows.
+#[derive(Default)]
+struct Flow {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Flow {
+    fn begin(&self, traffic: Traffic) {
+        self.tasks.spawn(traffic.run(self.stop.clone()));
+    }
+
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
 /// Where datasets are kept.
 enum Datasets {
     Kept(PathBuf),
@@ -289,13 +305,11 @@ enum Datasets {
 
 impl Datasets {
     fn new(data_dir: Option<&Path>) -> Result<Self, DemoError> {
-        match data_dir {
-            Some(directory) => Ok(Self::Kept(directory.join("datasets"))),
-            None => {
-                let made = tempfile::Builder::new().prefix("tuneloop-datasets-").tempdir();
-                Ok(Self::Temporary(made.map_err(DemoError::Temporary)?))
-            }
+        if let Some(directory) = data_dir {
+            return Ok(Self::Kept(directory.join("datasets")));
         }
+        let made = tempfile::Builder::new().prefix("tuneloop-datasets-").tempdir();
+        Ok(Self::Temporary(made.map_err(DemoError::Temporary)?))
     }
 
     fn path(&self) -> &Path {

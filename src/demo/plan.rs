@@ -8,9 +8,7 @@ use clap::ValueEnum;
 use crate::dataset::{DatasetSettings, Template};
 use crate::experiments::decision::Rules;
 use crate::pipelines::PipelineConfig;
-use crate::pipelines::config::{
-    ExperimentSettings, ScheduleSettings, TrainingSettings, WatchSettings,
-};
+use crate::pipelines::config::{ExperimentSettings, ScheduleSettings, TrainingSettings, WatchSettings};
 
 /// How long the test takes; the product's default is 168 hours.
 pub(super) const TEST_SECONDS: f64 = 8.0;
@@ -69,16 +67,11 @@ pub(super) fn config(pipeline: DemoPipeline, lookback: TimeDelta) -> PipelineCon
             ..DatasetSettings::default()
         },
         training: TrainingSettings {
-            provider: "openai".into(),
-            base_model: base_model.into(),
             suffix: Some(format!("{}-demo", pipeline.name())),
-            n_epochs: None,
-            batch_size: None,
-            learning_rate_multiplier: None,
-            seed: None,
             poll_seconds: 0.2,
             settle_seconds: 2.0,
             time_limit_seconds: 60.0,
+            ..TrainingSettings::new(base_model.into())
         },
         schedule: ScheduleSettings::default(),
         experiment: ExperimentSettings {

@@ -13,7 +13,7 @@ const WIDTH: usize = 100;
 const SELDOM: Duration = Duration::from_secs(2);
 const LABEL: usize = 12;
 
-/// A style of text; none where the output is no terminal, or NO_COLOR is set.
+/// A style of text; none where the output is no terminal, or `NO_COLOR` is set.
 #[derive(Clone, Copy)]
 pub(super) enum Style {
     Plain,
@@ -35,11 +35,21 @@ impl Style {
     }
 }
 
+/// Where the output goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A file or another program: each line stays.
+    File,
+    /// A terminal.
+    Terminal,
+    /// A terminal that may show colours.
+    Coloured,
+}
+
 /// The screen. Its methods fail where standard output is closed.
 pub(super) struct Screen<W = io::Stdout> {
     output: W,
-    terminal: bool,
-    coloured: bool,
+    kind: Kind,
     verbose: bool,
     started: Instant,
     /// Whether the last line is to be written over.
@@ -52,15 +62,19 @@ impl Screen {
     /// Standard output.
     pub(super) fn stdout(verbose: bool) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let terminal = io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self::new(io::stdout(), terminal, terminal && !set("NO_COLOR"), verbose)
+        let moves = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let kind = match io::stdout().is_terminal() && moves {
+            false => Kind::File,
+            true if set("NO_COLOR") => Kind::Terminal,
+            true => Kind::Coloured,
+        };
+        Self::new(io::stdout(), kind, verbose)
     }
 }
 
 impl<W: Write> Screen<W> {
-    fn new(output: W, terminal: bool, coloured: bool, verbose: bool) -> Self {
-        let started = Instant::now();
-        Self { output, terminal, coloured, verbose, started, passing: false, waited: None }
+    fn new(output: W, kind: Kind, verbose: bool) -> Self {
+        Self { output, kind, verbose, started: Instant::now(), passing: false, waited: None }
     }
 
     /// A heading with space above it.
@@ -72,12 +86,12 @@ impl<W: Write> Screen<W> {
 
     /// A paragraph.
     pub(super) fn paragraph(&mut self, text: &str) -> io::Result<()> {
-        self.hanging("", "  ", text, Style::Plain)
+        self.hanging("  ", text, Style::Plain)
     }
 
     /// A name and what is said of it.
     pub(super) fn fact(&mut self, name: &str, text: &str, style: Style) -> io::Result<()> {
-        self.hanging("", &format!("  {name:<LABEL$}  "), text, style)
+        self.hanging(&format!("  {name:<LABEL$}  "), text, style)
     }
 
     /// Something that takes a moment.
@@ -88,30 +102,41 @@ impl<W: Write> Screen<W> {
 
     /// What happened in a run; `aside` is added to what only waits.
     pub(super) fn event(&mut self, event: &Event, aside: &str) -> io::Result<()> {
-        let head = format!("{}  {:<9}  ", self.clock(), event.step);
+        let head = self.head(event.step);
         match event.kind.as_str() {
             "entered" if !self.verbose => self.pass(&format!("{head}…"))?,
             "waiting" if !self.verbose && self.is_repeated(event.step) => {
-                if self.terminal {
+                if self.kind != Kind::File {
                     self.pass(&format!("{head}{}{aside}", event.message))?;
                 } else if self.waited.is_none_or(|(_, shown)| shown.elapsed() >= SELDOM) {
                     self.waited = Some((event.step, Instant::now()));
-                    self.hanging("", &head, &format!("{}{aside}", event.message), Style::Faint)?;
+                    self.hanging(&head, &format!("{}{aside}", event.message), Style::Faint)?;
                 }
             }
             "waiting" => {
                 self.waited = Some((event.step, Instant::now()));
-                self.hanging("", &head, &event.message, Style::Plain)?;
+                self.hanging(&head, &event.message, Style::Plain)?;
             }
-            "retry" => self.hanging("", &head, &format!("trying again: {}", event.message), Style::Poor)?,
-            _ => self.hanging("", &head, &event.message, Style::Plain)?,
+            "retry" => self.hanging(&head, &format!("trying again: {}", event.message), Style::Poor)?,
+            _ => self.hanging(&head, &event.message, Style::Plain)?,
         }
         if self.verbose && event.data.as_object().is_some_and(|data| !data.is_empty()) {
             let text = format!("{} {}", event.kind, event.data);
             let indent = " ".repeat(head.chars().count());
-            self.hanging("", &indent, &text, Style::Faint)?;
+            self.hanging(&indent, &text, Style::Faint)?;
         }
         Ok(())
+    }
+
+    /// A line of the demo's own about a step; its waiting is shown seldom from here on.
+    pub(super) fn note(&mut self, step: Step, text: &str) -> io::Result<()> {
+        self.waited = Some((step, Instant::now()));
+        let head = self.head(step);
+        self.hanging(&head, text, Style::Plain)
+    }
+
+    fn head(&self, step: Step) -> String {
+        format!("{}  {:<9}  ", self.clock(), step.as_str())
     }
 
     fn is_repeated(&self, step: Step) -> bool {
@@ -124,9 +149,9 @@ impl<W: Write> Screen<W> {
     }
 
     /// A head, and text that continues below its own beginning.
-    fn hanging(&mut self, before: &str, head: &str, text: &str, style: Style) -> io::Result<()> {
+    fn hanging(&mut self, head: &str, text: &str, style: Style) -> io::Result<()> {
         let indent = head.chars().count();
-        let mut head = format!("{before}{head}");
+        let mut head = head.to_owned();
         for line in wrapped(text, WIDTH.saturating_sub(indent)) {
             let text = self.styled(&line, style);
             self.line(&format!("{head}{text}"))?;
@@ -138,7 +163,7 @@ impl<W: Write> Screen<W> {
     fn styled(&self, text: &str, style: Style) -> String {
         match style.code() {
             "" => text.to_owned(),
-            code if self.coloured => format!("{code}{text}\u{1b}[0m"),
+            code if self.kind == Kind::Coloured => format!("{code}{text}\u{1b}[0m"),
             _ => text.to_owned(),
         }
     }
@@ -152,7 +177,7 @@ impl<W: Write> Screen<W> {
 
     /// A line that the next one takes the place of; nothing elsewhere than on a terminal.
     fn pass(&mut self, text: &str) -> io::Result<()> {
-        if !self.terminal {
+        if self.kind == Kind::File {
             return Ok(());
         }
         self.erase()?;
@@ -217,8 +242,8 @@ mod tests {
         }
     }
 
-    fn shown(terminal: bool, coloured: bool, verbose: bool) -> String {
-        let mut screen = Screen::new(Vec::new(), terminal, coloured, verbose);
+    fn shown(kind: Kind, verbose: bool) -> String {
+        let mut screen = Screen::new(Vec::new(), kind, verbose);
         screen.event(&event("entered", "test began"), "").unwrap();
         for count in 1..=5 {
             screen.event(&event("waiting", &format!("{count} outcomes")), ", and more").unwrap();
@@ -229,7 +254,7 @@ mod tests {
 
     #[test]
     fn elsewhere_than_on_a_terminal_waiting_is_thinned_and_nothing_is_written_over() {
-        let text = shown(false, false, false);
+        let text = shown(Kind::File, false);
         let lines: Vec<_> = text.lines().map(|line| line.split("  ").last().unwrap().trim()).collect();
         assert_eq!(lines, ["1 outcomes", "the test is over"]);
         assert!(!text.contains(['\u{1b}', '\r']), "{text:?}");
@@ -237,25 +262,25 @@ mod tests {
 
     #[test]
     fn on_a_terminal_waiting_is_written_over() {
-        let text = shown(true, false, false);
+        let text = shown(Kind::Terminal, false);
         assert_eq!(text.lines().count(), 2, "{text:?}");
         assert!(text.contains("5 outcomes, and more"), "{text:?}");
         // The beginning of the step and four later waits.
         assert_eq!(text.matches("\r\u{1b}[K").count(), 5, "{text:?}");
         assert!(!text.contains("\u{1b}[2m"), "{text:?}");
-        assert!(shown(true, true, false).contains("\u{1b}[2m"));
+        assert!(shown(Kind::Coloured, false).contains("\u{1b}[2m"));
     }
 
     #[test]
     fn verbose_shows_every_event_with_its_figures() {
-        let text = shown(false, false, true);
+        let text = shown(Kind::File, true);
         assert_eq!(text.lines().count(), 14, "{text}");
         assert!(text.contains(r#"waiting {"n":1}"#), "{text}");
     }
 
     #[test]
     fn long_text_continues_below_its_beginning() {
-        let mut screen = Screen::new(Vec::new(), false, false, false);
+        let mut screen = Screen::new(Vec::new(), Kind::File, false);
         screen.fact("Decision", &"word ".repeat(30), Style::Plain).unwrap();
         let text = String::from_utf8(screen.output).unwrap();
         let lines: Vec<&str> = text.lines().collect();

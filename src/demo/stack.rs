@@ -92,9 +92,7 @@ impl Stack {
 /// Listens at `wanted`, or at a free port of the same address where that port is taken.
 pub(super) async fn listen(wanted: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(wanted).await {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            TcpListener::bind((wanted.ip(), 0)).await
-        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => TcpListener::bind((wanted.ip(), 0)).await,
         outcome => outcome,
     }
 }

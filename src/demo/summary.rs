@@ -43,7 +43,11 @@ impl Summary<'_> {
             let tokens = training.trained_tokens.map_or_else(String::new, |tokens| {
                 format!(", {} tokens trained", thousands(tokens.unsigned_abs()))
             });
-            screen.fact("Training", &format!("{job} on {}{loss}{tokens}", training.base_model), Style::Plain)?;
+            screen.fact(
+                "Training",
+                &format!("{job} on {}{loss}{tokens}", training.base_model),
+                Style::Plain,
+            )?;
         }
         self.decision(screen)?;
         screen.fact("Run", &outcome(run), Style::Plain)?;
@@ -96,7 +100,12 @@ fn left_out(counts: Counts, settings: &DatasetSettings, pipeline: DemoPipeline) 
 fn effect(estimate: &Estimate) -> Option<String> {
     let relative = estimate.relative?;
     let interval = estimate.relative_interval.map_or_else(String::new, |Interval { lower, upper }| {
-        format!(", {:.0} % interval {:+.1} % to {:+.1} %", estimate.level * 100.0, lower * 100.0, upper * 100.0)
+        format!(
+            ", {:.0} % interval {:+.1} % to {:+.1} %",
+            estimate.level * 100.0,
+            lower * 100.0,
+            upper * 100.0
+        )
     });
     Some(format!("{:+.1} % engagement{interval}", relative * 100.0))
 }
