@@ -138,7 +138,7 @@ pub struct TelemetryArgs {
         long,
         env = "RUST_LOG",
         value_name = "DIRECTIVES",
-        default_value = "info,sqlx=warn,h2=warn,hyper_util=warn,tower_http=warn",
+        default_value = "info,sqlx=warn,tokio_cron_scheduler=warn,h2=warn,hyper_util=warn,tower_http=warn",
         value_parser = values::log_filter,
     )]
     pub log_filter: String,

@@ -124,5 +124,5 @@ fn due(pipeline: &Pipeline, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         return None;
     }
     let cron = Cron::new(&schedule.cron, &schedule.timezone).ok()?;
-    cron.newest_between(pipeline.updated_at.max(now - CATCH_UP), now)
+    cron.newest_between(pipeline.scheduled_since.max(now - CATCH_UP), now)
 }

@@ -241,6 +241,12 @@ impl PipelineConfig {
         check("/experiment/interval_seconds", seconds(experiment.interval_seconds), DURATION);
         check("/experiment/approval_seconds", seconds(experiment.approval_seconds), DURATION);
 
+        check(
+            "/experiment/rules/minimum_hours",
+            experiment.rules.minimum_hours * 3600.0 <= experiment.horizon_seconds,
+            "must not be longer than the horizon, or no test could be decided",
+        );
+
         let watch = &self.watch;
         check("/watch/duration_seconds", seconds(watch.duration_seconds), DURATION);
         check("/watch/interval_seconds", seconds(watch.interval_seconds), DURATION);

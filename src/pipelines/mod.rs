@@ -20,6 +20,8 @@ pub struct Pipeline {
     pub config_version: i32,
     /// The configuration in force.
     pub config: PipelineConfig,
+    /// Since when its schedule is what it is.
+    pub scheduled_since: DateTime<Utc>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When its configuration last changed.

@@ -175,10 +175,16 @@ async fn select(
     limit: i64,
 ) -> sqlx::Result<Vec<Pipeline>> {
     let rows = sqlx::query!(
-        "SELECT p.name, p.config_version, c.config, p.created_at, p.updated_at
+        r#"SELECT p.name, p.config_version, c.config, p.created_at, p.updated_at,
+                (SELECT max(same.created_at) FROM pipeline_configs same
+                  WHERE same.pipeline = p.name AND same.version = 1 + coalesce(
+                        (SELECT max(other.version) FROM pipeline_configs other
+                          WHERE other.pipeline = p.name
+                            AND other.config -> 'schedule' <> c.config -> 'schedule'), 0)
+                ) AS "scheduled_since!"
            FROM pipelines p JOIN pipeline_configs c ON c.pipeline = p.name AND c.version = p.config_version
           WHERE ($1::text IS NULL OR p.name = $1) AND ($2::text IS NULL OR p.name > $2)
-          ORDER BY p.name LIMIT $3",
+          ORDER BY p.name LIMIT $3"#,
         name,
         after,
         limit,
@@ -191,6 +197,7 @@ async fn select(
                 name: row.name,
                 config_version: row.config_version,
                 config: decode(row.config)?,
+                scheduled_since: row.scheduled_since,
                 created_at: row.created_at,
                 updated_at: row.updated_at,
             })
