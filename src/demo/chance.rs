@@ -9,7 +9,7 @@ pub(super) fn normal(random: &mut impl Rng) -> f64 {
     radius * (std::f64::consts::TAU * random.random::<f64>()).cos()
 }
 
-/// One of the items; the first where the slice has only one.
+/// One of the items; `None` where there are none.
 pub(super) fn pick<'a, T: ?Sized>(random: &mut impl Rng, items: &[&'a T]) -> Option<&'a T> {
     if items.is_empty() { None } else { items.get(random.random_range(0..items.len())).copied() }
 }

@@ -29,10 +29,10 @@ pub(super) enum DemoError {
     #[error(transparent)]
     Posts(#[from] PostsError),
     #[error(transparent)]
-    Datasets(#[from] DatasetError),
-    #[error("a temporary directory for datasets cannot be made")]
-    Temporary(#[source] io::Error),
-    #[error("--listen names {address}, which cannot be listened at: give an address of this machine")]
+    Store(#[from] DatasetError),
+    #[error("the directory for datasets cannot be made")]
+    Datasets(#[source] io::Error),
+    #[error("--listen takes an address of this machine that is free to use, and {address} is none")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("the simulated provider cannot answer")]
     Provider(#[source] io::Error),

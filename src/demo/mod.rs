@@ -22,11 +22,13 @@ mod summary;
 mod traffic;
 mod words;
 
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use sqlx::PgPool;
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -177,9 +179,9 @@ impl Demo {
         prepared: Prepared,
     ) -> Result<(), DemoError> {
         load::load(db, &prepared.posts).await?;
-        let datasets = Datasets::new(self.settings.data_dir.as_deref())?;
+        let datasets = datasets(self.settings.data_dir.as_deref(), cluster).map_err(DemoError::Datasets)?;
         let (listener, address) = self.listen().await?;
-        let mut stack = Stack::start(db.clone(), self.clock.clone(), datasets.path(), listener).await?;
+        let mut stack = Stack::start(db.clone(), self.clock.clone(), &datasets, listener).await?;
         self.screen.fact("Provider", &format!("{}, simulated", stack.provider), Style::Plain)?;
 
         let key = self.create_key(db).await?;
@@ -254,10 +256,10 @@ impl Demo {
         };
         summary.show(&mut self.screen)?;
 
-        self.screen.line("")?;
-        self.screen.fact("Swagger UI", &format!("{base}/docs"), Style::Strong)?;
-        self.screen.fact("API key", key, Style::Strong)?;
         if !self.settings.exit {
+            self.screen.line("")?;
+            self.screen.fact("Swagger UI", &format!("{base}/docs"), Style::Strong)?;
+            self.screen.fact("API key", key, Style::Strong)?;
             self.screen.line("")?;
             self.screen.paragraph(
                 "Serving until Ctrl-C, with a little simulated traffic. In Swagger UI, choose Authorize and \
@@ -297,25 +299,16 @@ impl Flow {
     }
 }
 
-/// Where datasets are kept.
-enum Datasets {
-    Kept(PathBuf),
-    Temporary(TempDir),
-}
-
-impl Datasets {
-    fn new(data_dir: Option<&Path>) -> Result<Self, DemoError> {
-        if let Some(directory) = data_dir {
-            return Ok(Self::Kept(directory.join("datasets")));
-        }
-        let made = tempfile::Builder::new().prefix("tuneloop-datasets-").tempdir();
-        Ok(Self::Temporary(made.map_err(DemoError::Temporary)?))
+/// Where datasets are kept: beside a kept cluster, else inside the temporary one, which is removed even when
+/// this process is killed.
+fn datasets(data_dir: Option<&Path>, cluster: &Cluster) -> io::Result<PathBuf> {
+    if let Some(directory) = data_dir {
+        return Ok(directory.join("datasets"));
     }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Kept(directory) => directory,
-            Self::Temporary(directory) => directory.path(),
-        }
-    }
+    let directory = cluster.data_dir().join("datasets");
+    fs::create_dir(&directory)?;
+    // What removes the cluster runs as the account that the cluster belongs to.
+    let owner = fs::metadata(cluster.data_dir())?;
+    chown(&directory, Some(owner.uid()), Some(owner.gid()))?;
+    Ok(directory)
 }

@@ -60,7 +60,7 @@ impl Summary<'_> {
         };
         let (assigned, accepted) = (self.tally.assigned(), self.tally.accepted());
         let served = format!(
-            "{} simulated posts assigned, {} outcomes recorded{lost}",
+            "{} simulated posts assigned, {} outcomes recorded so far{lost}",
             thousands(assigned),
             thousands(accepted)
         );
