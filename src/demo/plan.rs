@@ -47,10 +47,9 @@ impl DemoPipeline {
     }
 }
 
-/// The rules of the test. There is no hour to wait for, and an alarm about the split is raised by chance in one
-/// of 100,000 demos, not in one of 1,000.
+/// The rules of the test: the defaults, but for the hours it must have run.
 pub(super) fn rules() -> Rules {
-    Rules { minimum_hours: 0.0, sample_ratio_alpha: 1e-5, ..Rules::default() }
+    Rules { minimum_hours: 0.0, ..Rules::default() }
 }
 
 /// The configuration of the pipeline; threshold and minimum are the product's.
