@@ -64,8 +64,11 @@ pub(super) async fn take_back_expired(db: &PgPool) -> sqlx::Result<u64> {
 }
 
 /// Gives unfinished jobs back at shutdown; the interrupted attempt does not count.
-pub(super) async fn give_back(db: &PgPool, leases: &[(i64, Uuid)]) -> sqlx::Result<u64> {
-    let (ids, tokens): (Vec<i64>, Vec<Uuid>) = leases.iter().copied().unzip();
+pub(super) async fn give_back(
+    db: &PgPool,
+    leases: impl IntoIterator<Item = (i64, Uuid)>,
+) -> sqlx::Result<u64> {
+    let (ids, tokens): (Vec<i64>, Vec<Uuid>) = leases.into_iter().unzip();
     Ok(sqlx::query!(
         "UPDATE jobs SET state = 'ready', run_at = now(), woken = false, attempt = greatest(attempt - 1, 0),
                 lease_token = NULL, lease_expires_at = NULL

@@ -1,13 +1,13 @@
 //! The worker: polls the table, runs what is due, and settles how it ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use sqlx::PgPool;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -43,8 +43,11 @@ struct Shared {
     clock: Clock,
     metrics: Metrics,
     handlers: HashMap<String, Arc<dyn Handler>>,
-    /// What is running now, to be given back if the shutdown's grace runs out.
-    running: Mutex<HashMap<i64, Uuid>>,
+    /// What is running now, to be given back if the shutdown's grace runs out. With the token, because a job
+    /// can be claimed again before its last attempt has left.
+    running: Mutex<HashSet<(i64, Uuid)>>,
+    /// Makes the claiming loop look again: a job of this worker became ready.
+    nudge: Arc<Notify>,
 }
 
 impl Worker {
@@ -58,23 +61,25 @@ impl Worker {
         handlers: Vec<Arc<dyn Handler>>,
     ) -> Self {
         let handlers = handlers.into_iter().map(|handler| (handler.kind().to_owned(), handler)).collect();
-        let running = Mutex::default();
-        Self { settings, shared: Arc::new(Shared { db, clock, metrics, handlers, running }) }
+        let (running, nudge) = (Mutex::default(), Arc::default());
+        Self { settings, shared: Arc::new(Shared { db, clock, metrics, handlers, running, nudge }) }
     }
 
     /// Works until `shutdown`, then lets running jobs finish within the grace and gives the rest back.
     pub async fn run(self, shutdown: CancellationToken) {
         let (finished, arrivals) = mpsc::channel(self.settings.slots.max(1024));
         let completer = {
-            let metrics = self.shared.metrics.clone();
-            let db = self.shared.db.clone();
-            tokio::spawn(completion::run(db, arrivals, 1024, move |job, held| {
-                if held {
-                    metrics.jobs_finished(&job.kind, "done", 1);
-                } else {
-                    metrics.lease_lost(&job.kind);
-                }
-            }))
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                completion::run(shared.db.clone(), arrivals, 1024, &shared.nudge, |job, held| {
+                    if held {
+                        shared.metrics.jobs_finished(&job.kind, "done", 1);
+                    } else {
+                        shared.metrics.lease_lost(&job.kind);
+                    }
+                })
+                .await;
+            })
         };
         let tasks = TaskTracker::new();
         let abort = CancellationToken::new();
@@ -88,7 +93,9 @@ impl Worker {
         if completer.await.is_err() {
             tracing::error!("the task that ends finished jobs has panicked; their leases will expire");
         }
-        self.give_back_running().await;
+        if let Err(error) = self.give_back_running().await {
+            tracing::warn!(%error, "leases could not be given back; they will run out");
+        }
     }
 
     async fn claim_until(
@@ -100,7 +107,8 @@ impl Worker {
     ) {
         let kinds: Vec<String> = self.shared.handlers.keys().cloned().collect();
         let slots = Arc::new(Semaphore::new(self.settings.slots));
-        let mut wakeups = Wakeups::new(self.shared.db.clone(), self.settings.poll_interval);
+        let mut wakeups =
+            Wakeups::new(self.shared.db.clone(), self.settings.poll_interval, self.shared.nudge.clone());
         // Subscribed before the first look, so that nothing falls between the two.
         wakeups.subscribe().await;
         let mut last_sweep: Option<Instant> = None;
@@ -175,27 +183,24 @@ impl Worker {
         );
     }
 
-    async fn give_back_running(&self) {
-        let held: Vec<(i64, Uuid)> = self.shared.running().drain().collect();
-        if held.is_empty() {
-            return;
-        }
-        if let Err(error) = claim::give_back(&self.shared.db, &held).await {
-            tracing::warn!(%error, "leases could not be given back; they will run out");
-        }
+    async fn give_back_running(&self) -> sqlx::Result<()> {
+        let held = std::mem::take(&mut *self.shared.running());
+        claim::give_back(&self.shared.db, held).await?;
+        // For other workers: these jobs, and those that became ready here with nobody left to claim them.
+        super::announce(&mut *self.shared.db.acquire().await?).await
     }
 }
 
 impl Shared {
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Uuid>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashSet<(i64, Uuid)>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_running(&self, lease: &Lease, running: bool) {
         if running {
-            self.running().insert(lease.job_id, lease.token);
+            self.running().insert((lease.job_id, lease.token));
         } else {
-            self.running().remove(&lease.job_id);
+            self.running().remove(&(lease.job_id, lease.token));
         }
     }
 
@@ -209,11 +214,18 @@ impl Shared {
                 let _ = finished.send(job).await;
                 return;
             }
-            Ok(Done::Committed) => return,
+            Ok(Done::Committed) => return self.nudge.notify_one(),
             Err(error) => error,
         };
-        if let Err(problem) = self.settle(handler.as_ref(), lease, error).await {
-            tracing::warn!(error = %problem, "the job's error could not be recorded; its lease will run out");
+        match self.settle(handler.as_ref(), lease, error).await {
+            Ok(()) => self.nudge.notify_one(),
+            Err(JobError::LeaseLost) => {
+                self.metrics.lease_lost(&lease.kind);
+                tracing::info!("the lease was lost; nothing was changed");
+            }
+            Err(problem) => {
+                tracing::warn!(error = %problem, "the job's error could not be recorded; its lease will run out");
+            }
         }
     }
 
@@ -247,11 +259,7 @@ impl Shared {
 
     async fn settle(&self, handler: &dyn Handler, lease: &Lease, error: JobError) -> Result<(), JobError> {
         let (code, message) = match error {
-            JobError::LeaseLost => {
-                self.metrics.lease_lost(&lease.kind);
-                tracing::info!("the lease was lost; nothing was changed");
-                return Ok(());
-            }
+            JobError::LeaseLost => return Err(JobError::LeaseLost),
             JobError::Retryable { message, retry_after } if lease.attempt < lease.max_attempts => {
                 let wait = backoff::delay(lease.attempt, retry_after, &self.clock);
                 tracing::warn!(error = message, ?wait, "will be tried again");
