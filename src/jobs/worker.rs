@@ -1,6 +1,7 @@
 //! The worker: polls the table, runs what is due, and settles how it ended.
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,9 +14,10 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::claim::{self, Table};
 use super::completion::{self, Finished};
 use super::wakeups::Wakeups;
-use super::{Done, Handler, JobError, Lease, backoff, claim};
+use super::{Done, Handler, JobError, Lease, backoff};
 use crate::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 
@@ -111,12 +113,10 @@ impl Worker {
             Wakeups::new(self.shared.db.clone(), self.settings.poll_interval, self.shared.nudge.clone());
         // Subscribed before the first look, so that nothing falls between the two.
         wakeups.subscribe().await;
+        let mut table = Table::new(self.shared.db.clone());
         let mut last_sweep: Option<Instant> = None;
+        let mut failed_before = false;
         while !shutdown.is_cancelled() {
-            if last_sweep.is_none_or(|at| at.elapsed() >= self.settings.poll_interval) {
-                self.sweep().await;
-                last_sweep = Some(Instant::now());
-            }
             let mut permits = tokio::select! {
                 permit = slots.clone().acquire_owned() => match permit {
                     Ok(permit) => vec![permit],
@@ -127,34 +127,58 @@ impl Worker {
             while let Ok(permit) = slots.clone().try_acquire_owned() {
                 permits.push(permit);
             }
-            let token = self.shared.clock.uuid();
-            match claim::claim(&self.shared.db, &kinds, permits.len(), self.settings.lease, token).await {
-                Ok(leases) => {
-                    let more = leases.len() == permits.len();
+            let sweep = last_sweep.is_none_or(|at| at.elapsed() >= self.settings.poll_interval);
+            let limit = permits.len();
+            // Without an answer for that long, what it claimed would have run out by now.
+            let look = tokio::time::timeout(self.settings.lease, self.look(&mut table, &kinds, limit, sweep));
+            match look.await.unwrap_or_else(|_| Err(sqlx::Error::Io(ErrorKind::TimedOut.into()))) {
+                Ok((leases, due)) => {
+                    failed_before = false;
+                    if sweep {
+                        last_sweep = Some(Instant::now());
+                    }
+                    let more = leases.len() == limit;
                     for (lease, permit) in leases.into_iter().zip(permits) {
                         self.spawn(tasks, abort.clone(), finished.clone(), lease, permit);
                     }
-                    if more {
-                        continue;
+                    if !more {
+                        wakeups.wait(due, shutdown).await;
                     }
-                    let due = claim::next_due(&self.shared.db, &kinds).await.ok().flatten();
-                    wakeups.wait(due, shutdown).await;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "jobs could not be claimed; trying again at the next poll");
+                    tracing::warn!(%error, "jobs could not be claimed; trying again");
+                    table.disconnect();
                     drop(permits);
-                    wakeups.pause(shutdown).await;
+                    // Most likely the connection broke while nothing was due, and a new one will do.
+                    if failed_before {
+                        wakeups.pause(shutdown).await;
+                    }
+                    failed_before = true;
                 }
             }
         }
     }
 
-    async fn sweep(&self) {
-        match claim::take_back_expired(&self.shared.db).await {
-            Ok(0) => {}
-            Ok(jobs) => tracing::warn!(jobs, "took back jobs whose lease had run out"),
-            Err(error) => tracing::warn!(%error, "expired leases could not be taken back"),
+    /// Claims up to `limit` jobs and, if there are fewer, tells when the next is due. With `sweep`, jobs whose
+    /// worker is gone are taken back before.
+    async fn look(
+        &self,
+        table: &mut Table,
+        kinds: &[String],
+        limit: usize,
+        sweep: bool,
+    ) -> sqlx::Result<(Vec<Lease>, Option<Duration>)> {
+        let conn = table.connection().await?;
+        if sweep {
+            let jobs = claim::take_back_expired(conn).await?;
+            if jobs > 0 {
+                tracing::warn!(jobs, "took back jobs whose lease had run out");
+            }
         }
+        let leases = claim::claim(conn, kinds, limit, self.settings.lease, self.shared.clock.uuid()).await?;
+        // The jobs just claimed are to run, whatever becomes of this.
+        let due = if leases.len() < limit { claim::next_due(conn, kinds).await.ok().flatten() } else { None };
+        Ok((leases, due))
     }
 
     fn spawn(
