@@ -17,7 +17,7 @@ use tuneloop::telemetry::metrics::Metrics;
 pub(crate) const KIND: &str = "test";
 
 /// Only keeps a failing test from hanging. Shorter than [`RARELY`], so that what needs a poll fails.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A poll interval that no test lives to see.
 pub(crate) const RARELY: Duration = Duration::from_mins(10);
