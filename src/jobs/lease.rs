@@ -105,7 +105,7 @@ impl Lease {
     }
 
     /// Gives the job back after progress, due again after `after` (at once if it was woken meanwhile). Its
-    /// attempts are counted anew.
+    /// attempts are counted anew. Other workers are not told: the one that lets go of the job looks again.
     pub async fn reschedule(&self, conn: &mut PgConnection, after: Duration) -> Result<(), FenceError> {
         self.give_back(conn, after, None).await
     }
@@ -137,12 +137,10 @@ impl Lease {
             after.as_secs_f64(),
             error,
         )
-        .execute(&mut *conn)
+        .execute(conn)
         .await?
         .rows_affected();
-        one_row(touched)?;
-        // Workers that are waiting learn when it is due, even where that is sooner than their next poll.
-        Ok(super::announce(conn).await?)
+        Ok(one_row(touched)?)
     }
 
     /// Ends the job as failed; an operator may put it back.

@@ -1,104 +1,25 @@
 //! The worker: polls the table, runs what is due, and settles how it ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use sqlx::{PgConnection, PgPool};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use sqlx::PgPool;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::claim::{self, Table};
 use super::completion::{self, Finished};
-use super::lease::FenceError;
 use super::wakeups::Wakeups;
-use super::{Lease, backoff, claim};
+use super::{Done, Handler, JobError, Lease, backoff};
 use crate::clock::Clock;
 use crate::telemetry::metrics::Metrics;
-
-/// How a handler ended without an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Done {
-    /// The handler ended or rescheduled the job in a transaction of its own.
-    Committed,
-    /// There is nothing more to do; the worker ends the job.
-    Finished,
-}
-
-/// How a handler ended otherwise.
-#[derive(Debug, thiserror::Error)]
-pub enum JobError {
-    /// It may go better later: tried again with backoff until the attempts are used up.
-    #[error("{message}")]
-    Retryable {
-        /// What went wrong, in plain words.
-        message: String,
-        /// The wait that the other side asked for.
-        retry_after: Option<Duration>,
-    },
-    /// Trying again cannot help.
-    #[error("{message}")]
-    Fatal {
-        /// Machine-readable, such as `training_not_available`.
-        code: String,
-        /// What went wrong, in plain words.
-        message: String,
-    },
-    /// Another worker has the job: control flow, not a failure.
-    #[error("the lease on this job was lost")]
-    LeaseLost,
-}
-
-impl From<sqlx::Error> for JobError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Retryable { message: format!("the database: {error}"), retry_after: None }
-    }
-}
-
-impl From<FenceError> for JobError {
-    fn from(error: FenceError) -> Self {
-        match error {
-            FenceError::Lost(_) => Self::LeaseLost,
-            FenceError::Database(error) => error.into(),
-        }
-    }
-}
-
-/// One kind of job. Handlers are idempotent: a job whose worker was killed runs again.
-pub trait Handler: Send + Sync {
-    /// The kind of job it handles.
-    fn kind(&self) -> &'static str;
-
-    /// Does the work, within [`Lease::deadline`].
-    fn run<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<Done, JobError>>;
-
-    /// Records, in the transaction that schedules the next attempt, that this one failed.
-    fn retried<'a>(
-        &'a self,
-        _conn: &'a mut PgConnection,
-        _lease: &'a Lease,
-        _message: &'a str,
-        _wait: Duration,
-    ) -> BoxFuture<'a, sqlx::Result<()>> {
-        async { Ok(()) }.boxed()
-    }
-
-    /// Records, in the transaction that fails the job, that there will be no further attempt.
-    fn failed<'a>(
-        &'a self,
-        _conn: &'a mut PgConnection,
-        _lease: &'a Lease,
-        _code: &'a str,
-        _message: &'a str,
-    ) -> BoxFuture<'a, Result<(), JobError>> {
-        async { Ok(()) }.boxed()
-    }
-}
 
 /// What can be set of a worker.
 #[derive(Debug, Clone)]
@@ -124,8 +45,11 @@ struct Shared {
     clock: Clock,
     metrics: Metrics,
     handlers: HashMap<String, Arc<dyn Handler>>,
-    /// What is running now, to be given back if the shutdown's grace runs out.
-    running: Mutex<HashMap<i64, Uuid>>,
+    /// What is running now, to be given back if the shutdown's grace runs out. With the token, because a job
+    /// can be claimed again before its last attempt has left.
+    running: Mutex<HashSet<(i64, Uuid)>>,
+    /// Makes the claiming loop look again: a job of this worker became ready.
+    nudge: Arc<Notify>,
 }
 
 impl Worker {
@@ -139,23 +63,25 @@ impl Worker {
         handlers: Vec<Arc<dyn Handler>>,
     ) -> Self {
         let handlers = handlers.into_iter().map(|handler| (handler.kind().to_owned(), handler)).collect();
-        let running = Mutex::default();
-        Self { settings, shared: Arc::new(Shared { db, clock, metrics, handlers, running }) }
+        let (running, nudge) = (Mutex::default(), Arc::default());
+        Self { settings, shared: Arc::new(Shared { db, clock, metrics, handlers, running, nudge }) }
     }
 
     /// Works until `shutdown`, then lets running jobs finish within the grace and gives the rest back.
     pub async fn run(self, shutdown: CancellationToken) {
         let (finished, arrivals) = mpsc::channel(self.settings.slots.max(1024));
         let completer = {
-            let metrics = self.shared.metrics.clone();
-            let db = self.shared.db.clone();
-            tokio::spawn(completion::run(db, arrivals, 1024, move |job, held| {
-                if held {
-                    metrics.jobs_finished(&job.kind, "done", 1);
-                } else {
-                    metrics.lease_lost(&job.kind);
-                }
-            }))
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                completion::run(shared.db.clone(), arrivals, 1024, &shared.nudge, |job, held| {
+                    if held {
+                        shared.metrics.jobs_finished(&job.kind, "done", 1);
+                    } else {
+                        shared.metrics.lease_lost(&job.kind);
+                    }
+                })
+                .await;
+            })
         };
         let tasks = TaskTracker::new();
         let abort = CancellationToken::new();
@@ -169,7 +95,9 @@ impl Worker {
         if completer.await.is_err() {
             tracing::error!("the task that ends finished jobs has panicked; their leases will expire");
         }
-        self.give_back_running().await;
+        if let Err(error) = self.give_back_running().await {
+            tracing::warn!(%error, "leases could not be given back; they will run out");
+        }
     }
 
     async fn claim_until(
@@ -181,15 +109,14 @@ impl Worker {
     ) {
         let kinds: Vec<String> = self.shared.handlers.keys().cloned().collect();
         let slots = Arc::new(Semaphore::new(self.settings.slots));
-        let mut wakeups = Wakeups::new(self.shared.db.clone(), self.settings.poll_interval);
+        let mut wakeups =
+            Wakeups::new(self.shared.db.clone(), self.settings.poll_interval, self.shared.nudge.clone());
         // Subscribed before the first look, so that nothing falls between the two.
         wakeups.subscribe().await;
+        let mut table = Table::new(self.shared.db.clone());
         let mut last_sweep: Option<Instant> = None;
+        let mut failed_before = false;
         while !shutdown.is_cancelled() {
-            if last_sweep.is_none_or(|at| at.elapsed() >= self.settings.poll_interval) {
-                self.sweep().await;
-                last_sweep = Some(Instant::now());
-            }
             let mut permits = tokio::select! {
                 permit = slots.clone().acquire_owned() => match permit {
                     Ok(permit) => vec![permit],
@@ -200,34 +127,58 @@ impl Worker {
             while let Ok(permit) = slots.clone().try_acquire_owned() {
                 permits.push(permit);
             }
-            let token = self.shared.clock.uuid();
-            match claim::claim(&self.shared.db, &kinds, permits.len(), self.settings.lease, token).await {
-                Ok(leases) => {
-                    let more = leases.len() == permits.len();
+            let sweep = last_sweep.is_none_or(|at| at.elapsed() >= self.settings.poll_interval);
+            let limit = permits.len();
+            // Without an answer for that long, what it claimed would have run out by now.
+            let look = tokio::time::timeout(self.settings.lease, self.look(&mut table, &kinds, limit, sweep));
+            match look.await.unwrap_or_else(|_| Err(sqlx::Error::Io(ErrorKind::TimedOut.into()))) {
+                Ok((leases, due)) => {
+                    failed_before = false;
+                    if sweep {
+                        last_sweep = Some(Instant::now());
+                    }
+                    let more = leases.len() == limit;
                     for (lease, permit) in leases.into_iter().zip(permits) {
                         self.spawn(tasks, abort.clone(), finished.clone(), lease, permit);
                     }
-                    if more {
-                        continue;
+                    if !more {
+                        wakeups.wait(due, shutdown).await;
                     }
-                    let due = claim::next_due(&self.shared.db, &kinds).await.ok().flatten();
-                    wakeups.wait(due, shutdown).await;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "jobs could not be claimed; trying again at the next poll");
+                    tracing::warn!(%error, "jobs could not be claimed; trying again");
+                    table.disconnect();
                     drop(permits);
-                    wakeups.pause(shutdown).await;
+                    // Most likely the connection broke while nothing was due, and a new one will do.
+                    if failed_before {
+                        wakeups.pause(shutdown).await;
+                    }
+                    failed_before = true;
                 }
             }
         }
     }
 
-    async fn sweep(&self) {
-        match claim::take_back_expired(&self.shared.db).await {
-            Ok(0) => {}
-            Ok(jobs) => tracing::warn!(jobs, "took back jobs whose lease had run out"),
-            Err(error) => tracing::warn!(%error, "expired leases could not be taken back"),
+    /// Claims up to `limit` jobs and, if there are fewer, tells when the next is due. With `sweep`, jobs whose
+    /// worker is gone are taken back before.
+    async fn look(
+        &self,
+        table: &mut Table,
+        kinds: &[String],
+        limit: usize,
+        sweep: bool,
+    ) -> sqlx::Result<(Vec<Lease>, Option<Duration>)> {
+        let conn = table.connection().await?;
+        if sweep {
+            let jobs = claim::take_back_expired(conn).await?;
+            if jobs > 0 {
+                tracing::warn!(jobs, "took back jobs whose lease had run out");
+            }
         }
+        let leases = claim::claim(conn, kinds, limit, self.settings.lease, self.shared.clock.uuid()).await?;
+        // The jobs just claimed are to run, whatever becomes of this.
+        let due = if leases.len() < limit { claim::next_due(conn, kinds).await.ok().flatten() } else { None };
+        Ok((leases, due))
     }
 
     fn spawn(
@@ -256,27 +207,24 @@ impl Worker {
         );
     }
 
-    async fn give_back_running(&self) {
-        let held: Vec<(i64, Uuid)> = self.shared.running().drain().collect();
-        if held.is_empty() {
-            return;
-        }
-        if let Err(error) = claim::give_back(&self.shared.db, &held).await {
-            tracing::warn!(%error, "leases could not be given back; they will run out");
-        }
+    async fn give_back_running(&self) -> sqlx::Result<()> {
+        let held = std::mem::take(&mut *self.shared.running());
+        claim::give_back(&self.shared.db, held).await?;
+        // For other workers: these jobs, and those that became ready here with nobody left to claim them.
+        super::announce(&mut *self.shared.db.acquire().await?).await
     }
 }
 
 impl Shared {
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Uuid>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashSet<(i64, Uuid)>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_running(&self, lease: &Lease, running: bool) {
         if running {
-            self.running().insert(lease.job_id, lease.token);
+            self.running().insert((lease.job_id, lease.token));
         } else {
-            self.running().remove(&lease.job_id);
+            self.running().remove(&(lease.job_id, lease.token));
         }
     }
 
@@ -290,11 +238,18 @@ impl Shared {
                 let _ = finished.send(job).await;
                 return;
             }
-            Ok(Done::Committed) => return,
+            Ok(Done::Committed) => return self.nudge.notify_one(),
             Err(error) => error,
         };
-        if let Err(problem) = self.settle(handler.as_ref(), lease, error).await {
-            tracing::warn!(error = %problem, "the job's error could not be recorded; its lease will run out");
+        match self.settle(handler.as_ref(), lease, error).await {
+            Ok(()) => self.nudge.notify_one(),
+            Err(JobError::LeaseLost) => {
+                self.metrics.lease_lost(&lease.kind);
+                tracing::info!("the lease was lost; nothing was changed");
+            }
+            Err(problem) => {
+                tracing::warn!(error = %problem, "the job's error could not be recorded; its lease will run out");
+            }
         }
     }
 
@@ -328,11 +283,7 @@ impl Shared {
 
     async fn settle(&self, handler: &dyn Handler, lease: &Lease, error: JobError) -> Result<(), JobError> {
         let (code, message) = match error {
-            JobError::LeaseLost => {
-                self.metrics.lease_lost(&lease.kind);
-                tracing::info!("the lease was lost; nothing was changed");
-                return Ok(());
-            }
+            JobError::LeaseLost => return Err(JobError::LeaseLost),
             JobError::Retryable { message, retry_after } if lease.attempt < lease.max_attempts => {
                 let wait = backoff::delay(lease.attempt, retry_after, &self.clock);
                 tracing::warn!(error = message, ?wait, "will be tried again");
