@@ -8,6 +8,7 @@
 pub mod backoff;
 mod claim;
 mod completion;
+mod handler;
 pub mod lease;
 mod wakeups;
 pub mod worker;
@@ -16,8 +17,9 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor};
 use std::time::Duration;
 
+pub use handler::{Done, Handler, JobError};
 pub use lease::{Lease, LeaseLost};
-pub use worker::{Done, Handler, JobError, Worker, WorkerSettings};
+pub use worker::{Worker, WorkerSettings};
 
 /// The Postgres channel on which new and woken jobs are announced.
 const CHANNEL: &str = "tuneloop_jobs";
