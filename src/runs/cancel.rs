@@ -8,6 +8,7 @@ use super::machine::StepContext;
 use super::transition::Transition;
 use super::{RunStatus, steps, trainings, wind_down};
 use crate::audit::By;
+use crate::halt;
 use crate::jobs::JobError;
 use crate::models::VersionStatus;
 use crate::trainers::Trainer;
@@ -59,7 +60,9 @@ async fn cancel_training(context: &StepContext<'_>) -> Result<Jobs, JobError> {
     let mut cancelled = Vec::new();
     for job in found {
         if !job.status.is_terminal() {
+            halt::point("cancel", "sending");
             cancelled.push(trainer.cancel(&job.id).await?.id);
+            halt::point("cancel", "sent");
         }
     }
     Ok(Jobs::Cancelled(cancelled))

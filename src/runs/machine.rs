@@ -14,6 +14,7 @@ use super::{JOB_KIND, Request, Run, RunStatus, Step, cancel, finish, steps, stor
 use crate::audit::By;
 use crate::clock::Clock;
 use crate::dataset::DatasetStore;
+use crate::halt;
 use crate::jobs::{Done, Handler, JobError, Lease};
 use crate::models::VersionStatus;
 use crate::pipelines::{self, PipelineConfig};
@@ -169,6 +170,7 @@ async fn load(db: &PgPool, lease: &Lease) -> Result<Option<Run>, JobError> {
 }
 
 async fn perform(context: &StepContext<'_>) -> Result<Transition, JobError> {
+    halt::point(context.run.step.as_str(), "begun");
     if context.run.request == Some(Request::Cancel) && context.run.step < Step::Watch {
         return cancel::run(context).await;
     }

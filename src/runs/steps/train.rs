@@ -55,9 +55,9 @@ async fn start(
     let mut tx = context.fenced().await?;
     trainings::mark_sent(&mut tx, training.id, Call::Create).await?;
     tx.commit().await?;
-    halt::point("train.creating");
+    halt::point("train", "creating");
     let answer = trainer.create(&request).await;
-    halt::point("train.created");
+    halt::point("train", "created");
     match answer {
         Ok(job) => adopt(context, training, &job, "the provider accepted the job").await,
         Err(error) => {
@@ -114,6 +114,7 @@ async fn follow(
         cancel_duplicates(context, training, trainer, job_id).await?;
     }
     let job = trainer.poll(job_id).await?;
+    halt::point("train", "polled");
     let limit = seconds(context.config.training.time_limit_seconds);
     let age = (context.now - job.created_at).to_std().unwrap_or_default();
     if !job.status.is_terminal() && age > limit {

@@ -56,9 +56,9 @@ async fn send(
     let mut tx = context.fenced().await?;
     trainings::mark_sent(&mut tx, training.id, Call::Upload).await?;
     tx.commit().await?;
-    halt::point("upload.sending");
+    halt::point("upload", "sending");
     let answer = trainer.upload(file).await;
-    halt::point("upload.sent");
+    halt::point("upload", "sent");
     match answer {
         Ok(file) => Ok(file),
         Err(error) => {
