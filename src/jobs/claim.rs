@@ -63,10 +63,11 @@ pub(super) async fn take_back_expired(db: &PgPool) -> sqlx::Result<u64> {
     .rows_affected())
 }
 
-/// Gives unfinished jobs back at shutdown; the interrupted attempt does not count.
-pub(super) async fn give_back(db: &PgPool, leases: &[(i64, Uuid)]) -> sqlx::Result<u64> {
+/// Gives unfinished jobs back at shutdown; the interrupted attempt does not count. Other workers are told.
+pub(super) async fn give_back(db: &PgPool, leases: &[(i64, Uuid)]) -> sqlx::Result<()> {
     let (ids, tokens): (Vec<i64>, Vec<Uuid>) = leases.iter().copied().unzip();
-    Ok(sqlx::query!(
+    let mut tx = db.begin().await?;
+    sqlx::query!(
         "UPDATE jobs SET state = 'ready', run_at = now(), woken = false, attempt = greatest(attempt - 1, 0),
                 lease_token = NULL, lease_expires_at = NULL
            FROM unnest($1::bigint[], $2::uuid[]) AS held (id, token)
@@ -74,9 +75,10 @@ pub(super) async fn give_back(db: &PgPool, leases: &[(i64, Uuid)]) -> sqlx::Resu
         &ids,
         &tokens,
     )
-    .execute(db)
-    .await?
-    .rows_affected())
+    .execute(&mut *tx)
+    .await?;
+    super::announce(&mut tx).await?;
+    tx.commit().await
 }
 
 /// How long until the next job of these kinds is due, if one is waiting.

@@ -40,6 +40,10 @@ pub enum JobError {
     /// Another worker has the job: control flow, not a failure.
     #[error("the lease on this job was lost")]
     LeaseLost,
+    /// What the job is about was changed by somebody else while it was worked on: control flow as well. The
+    /// work is void; the job runs again at once, on what is there now.
+    #[error("what the job is about has changed meanwhile")]
+    Superseded,
 }
 
 impl From<sqlx::Error> for JobError {
