@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
 
-use super::Lease;
 use super::lease::FenceError;
+use super::{Lease, LeaseLost};
 
 /// How a handler ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,12 @@ pub enum JobError {
 impl From<sqlx::Error> for JobError {
     fn from(error: sqlx::Error) -> Self {
         Self::Retryable { message: format!("the database: {error}"), retry_after: None }
+    }
+}
+
+impl From<LeaseLost> for JobError {
+    fn from(_: LeaseLost) -> Self {
+        Self::LeaseLost
     }
 }
 

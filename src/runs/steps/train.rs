@@ -56,6 +56,7 @@ async fn start(
     trainings::mark_sent(&mut tx, training.id, Call::Create).await?;
     tx.commit().await?;
     halt::point("train", "creating");
+    context.lease.check_deadline()?;
     let answer = trainer.create(&request).await;
     halt::point("train", "created");
     match answer {

@@ -57,7 +57,9 @@ async fn send(
     trainings::mark_sent(&mut tx, training.id, Call::Upload).await?;
     tx.commit().await?;
     halt::point("upload", "sending");
-    let answer = trainer.upload(file).await;
+    context.lease.check_deadline()?;
+    // A large file takes longer than a lease.
+    let answer = context.lease.keep(&context.services.db, trainer.upload(file)).await?;
     halt::point("upload", "sent");
     match answer {
         Ok(file) => Ok(file),
