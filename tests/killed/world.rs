@@ -108,7 +108,8 @@ impl World {
         }
         command
             .args(["serve", "--roles", "worker", "--listen", "127.0.0.1:0", "--worker-slots", "4"])
-            .args(["--lease-seconds", "5", "--database-connections", "8", "--log-format", "text"])
+            .args(["--database-connections", "8", "--log-format", "text"])
+            .env("TUNELOOP_LEASE_SECONDS", "5")
             .arg("--dataset-store")
             .arg(self.directory.path().join("datasets"))
             .env("DATABASE_URL", &self.database.url)

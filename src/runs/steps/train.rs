@@ -6,8 +6,7 @@ use super::super::machine::StepContext;
 use super::super::trainings::{self, Call, Training};
 use super::super::transition::Transition;
 use super::super::{RunStatus, Step};
-use super::upload::MAX_UNANSWERED;
-use super::{broken, seconds, settle_time, training_of, until};
+use super::{MAX_UNANSWERED, broken, seconds, settle_time, training_of, until};
 use crate::halt;
 use crate::jobs::JobError;
 use crate::trainers::{
@@ -29,10 +28,13 @@ async fn start(
     training: &Training,
     trainer: &AnyTrainer,
 ) -> Result<Transition, JobError> {
+    // Also where the last create was refused: an earlier one may have come through.
+    if training.creates > 0
+        && let Some(job) = trainer.find_jobs(training.id).await?.into_iter().next()
+    {
+        return adopt(context, training, &job, "found the job that was created before").await;
+    }
     if let Some(sent_at) = training.create_sent_at {
-        if let Some(job) = trainer.find_jobs(training.id).await?.into_iter().next() {
-            return adopt(context, training, &job, "found the job that was created before").await;
-        }
         let settled_at = sent_at + settle_time(context);
         if context.now < settled_at {
             let wait = until(context.now, settled_at).min(seconds(context.config.training.poll_seconds));
