@@ -105,13 +105,14 @@ pub(super) async fn take_back_expired(conn: &mut PgConnection) -> sqlx::Result<u
     .rows_affected())
 }
 
-/// Gives unfinished jobs back at shutdown; the interrupted attempt does not count.
+/// Gives unfinished jobs back at shutdown; the interrupted attempt does not count. Other workers are told.
 pub(super) async fn give_back(
     db: &PgPool,
     leases: impl IntoIterator<Item = (i64, Uuid)>,
-) -> sqlx::Result<u64> {
+) -> sqlx::Result<()> {
     let (ids, tokens): (Vec<i64>, Vec<Uuid>) = leases.into_iter().unzip();
-    Ok(sqlx::query!(
+    let mut tx = db.begin().await?;
+    sqlx::query!(
         "UPDATE jobs SET state = 'ready', run_at = now(), woken = false, attempt = greatest(attempt - 1, 0),
                 lease_token = NULL, lease_expires_at = NULL
            FROM unnest($1::bigint[], $2::uuid[]) AS held (id, token)
@@ -119,9 +120,10 @@ pub(super) async fn give_back(
         &ids,
         &tokens,
     )
-    .execute(db)
-    .await?
-    .rows_affected())
+    .execute(&mut *tx)
+    .await?;
+    super::announce(&mut tx).await?;
+    tx.commit().await
 }
 
 /// How long until the next job of these kinds is due, if one is waiting.

@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
 
-use super::Lease;
 use super::lease::FenceError;
+use super::{Lease, LeaseLost};
 
 /// How a handler ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +40,21 @@ pub enum JobError {
     /// Another worker has the job: control flow, not a failure.
     #[error("the lease on this job was lost")]
     LeaseLost,
+    /// What the job is about was changed by somebody else while it was worked on: control flow as well. The
+    /// work is void; the job runs again at once, on what is there now.
+    #[error("what the job is about has changed meanwhile")]
+    Superseded,
 }
 
 impl From<sqlx::Error> for JobError {
     fn from(error: sqlx::Error) -> Self {
         Self::Retryable { message: format!("the database: {error}"), retry_after: None }
+    }
+}
+
+impl From<LeaseLost> for JobError {
+    fn from(_: LeaseLost) -> Self {
+        Self::LeaseLost
     }
 }
 

@@ -74,6 +74,28 @@ impl Lease {
         Ok(())
     }
 
+    /// Renews the lease for as long as `work` takes. Dropped with the lease where another worker has it.
+    pub async fn keep<T>(&self, db: &PgPool, work: impl Future<Output = T>) -> Result<T, LeaseLost> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep(self.length / 4) => match self.renew(db).await {
+                    Ok(()) => {}
+                    Err(FenceError::Lost(lost)) => return Err(lost),
+                    // There is time for another try before the deadline.
+                    Err(FenceError::Database(error)) => tracing::warn!(%error, "the lease could not be renewed"),
+                }
+            }
+        }
+    }
+
+    /// To be asked right before what cannot be taken back: a worker that was frozen past its deadline does
+    /// not begin it, because another may have done it by now.
+    pub fn check_deadline(&self) -> Result<(), LeaseLost> {
+        if Instant::now() < self.deadline() { Ok(()) } else { Err(LeaseLost) }
+    }
+
     /// Holds the job's row for the rest of the transaction, so that what is written in it is written by the
     /// worker that holds the lease, or not at all.
     pub async fn fence(&self, conn: &mut PgConnection) -> Result<(), FenceError> {

@@ -209,9 +209,8 @@ impl Worker {
 
     async fn give_back_running(&self) -> sqlx::Result<()> {
         let held = std::mem::take(&mut *self.shared.running());
-        claim::give_back(&self.shared.db, held).await?;
-        // For other workers: these jobs, and those that became ready here with nobody left to claim them.
-        super::announce(&mut *self.shared.db.acquire().await?).await
+        // Even with none held the others are told: jobs may have become ready here with nobody left to claim them.
+        claim::give_back(&self.shared.db, held).await
     }
 }
 
@@ -281,27 +280,35 @@ impl Shared {
         }
     }
 
+    /// Records how an attempt failed. What it records, and says, is only true while the lease holds.
     async fn settle(&self, handler: &dyn Handler, lease: &Lease, error: JobError) -> Result<(), JobError> {
         let (code, message) = match error {
             JobError::LeaseLost => return Err(JobError::LeaseLost),
+            JobError::Superseded => {
+                let mut tx = self.db.begin().await?;
+                lease.reschedule(&mut tx, Duration::ZERO).await?;
+                tx.commit().await?;
+                tracing::info!("what the job is about has changed meanwhile; starting afresh");
+                return Ok(());
+            }
             JobError::Retryable { message, retry_after } if lease.attempt < lease.max_attempts => {
                 let wait = backoff::delay(lease.attempt, retry_after, &self.clock);
-                tracing::warn!(error = message, ?wait, "will be tried again");
                 let mut tx = self.db.begin().await?;
                 handler.retried(&mut tx, lease, &message, wait).await?;
                 lease.retry(&mut tx, wait, &message).await?;
                 tx.commit().await?;
+                tracing::warn!(error = message, ?wait, "will be tried again");
                 self.metrics.job_retried(&lease.kind);
                 return Ok(());
             }
             JobError::Retryable { message, .. } => ("retries_exhausted".to_owned(), message),
             JobError::Fatal { code, message } => (code, message),
         };
-        tracing::error!(code, error = message, "failed for good");
         let mut tx = self.db.begin().await?;
         handler.failed(&mut tx, lease, &code, &message).await?;
         lease.fail(&mut tx, &message).await?;
         tx.commit().await?;
+        tracing::error!(code, error = message, "failed for good");
         self.metrics.jobs_finished(&lease.kind, "failed", 1);
         Ok(())
     }

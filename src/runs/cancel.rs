@@ -8,9 +8,10 @@ use super::machine::StepContext;
 use super::transition::Transition;
 use super::{RunStatus, steps, trainings, wind_down};
 use crate::audit::By;
+use crate::halt;
 use crate::jobs::JobError;
 use crate::models::VersionStatus;
-use crate::trainers::Trainer;
+use crate::trainers::{JobStatus, Trainer};
 
 /// Cancels the job at the provider, ends a running test, and finishes the run.
 pub(super) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
@@ -50,17 +51,30 @@ async fn cancel_training(context: &StepContext<'_>) -> Result<Jobs, JobError> {
     }
     let trainer = context.services.trainers.get(&training.provider)?;
     let found = trainer.find_jobs(id).await?;
-    if found.is_empty()
-        && let Some(sent_at) = training.create_sent_at
+    let mut cancelled = Vec::new();
+    for job in &found {
+        let mut status = job.status.clone();
+        if !status.is_terminal() {
+            halt::point("cancel", "sending");
+            status = trainer.cancel(&job.id).await?.status;
+            halt::point("cancel", "sent");
+        }
+        if !matches!(status, JobStatus::Succeeded | JobStatus::Failed) {
+            cancelled.push(job.id.clone());
+        }
+    }
+    // The provider's list may not tell of it yet.
+    if let Some(known) = training.provider_job_id
+        && !found.iter().any(|job| job.id == known)
+    {
+        cancelled.push(trainer.cancel(&known).await?.id);
+    }
+    let all_found = i32::try_from(found.len()).is_ok_and(|found| found >= training.creates);
+    if let Some(sent_at) = training.create_sent_at
+        && !all_found
         && context.now < sent_at + steps::settle_time(context)
     {
         return Ok(Jobs::MayTurnUp { after: steps::seconds(context.config.training.poll_seconds) });
-    }
-    let mut cancelled = Vec::new();
-    for job in found {
-        if !job.status.is_terminal() {
-            cancelled.push(trainer.cancel(&job.id).await?.id);
-        }
     }
     Ok(Jobs::Cancelled(cancelled))
 }

@@ -14,6 +14,7 @@ use super::{JOB_KIND, Request, Run, RunStatus, Step, cancel, finish, steps, stor
 use crate::audit::By;
 use crate::clock::Clock;
 use crate::dataset::DatasetStore;
+use crate::halt;
 use crate::jobs::{Done, Handler, JobError, Lease};
 use crate::models::VersionStatus;
 use crate::pipelines::{self, PipelineConfig};
@@ -60,7 +61,7 @@ pub(super) struct StepContext<'a> {
 
 impl StepContext<'_> {
     /// Opens the transaction in which the step ends. The run's row is locked; where the run has moved since
-    /// the step began, the step's work is void.
+    /// the step began, the step's work is void: another worker has moved it, or a person has.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, JobError> {
         let mut tx = self.services.db.begin().await?;
         self.lock_run(&mut tx).await?;
@@ -83,13 +84,13 @@ impl StepContext<'_> {
         )
         .fetch_optional(conn)
         .await?;
-        same.map(|_| ()).ok_or(JobError::LeaseLost)
+        same.map(|_| ()).ok_or(JobError::Superseded)
     }
 
     /// Opens a transaction for a write in the midst of a step, such as an intention; only the worker that
-    /// holds the lease can commit it.
+    /// holds the lease can commit it. The run is locked before the job, as everywhere.
     pub(super) async fn fenced(&self) -> Result<Transaction<'static, Postgres>, JobError> {
-        let mut tx = self.services.db.begin().await?;
+        let mut tx = self.begin().await?;
         self.lease.fence(&mut tx).await?;
         Ok(tx)
     }
@@ -141,6 +142,7 @@ async fn advance(services: &Services, lease: &Lease) -> Result<Done, JobError> {
         Ok(Outcome::Wait { .. }) => "wait",
         Ok(Outcome::Finish(_)) => "finish",
         Err(JobError::LeaseLost) => "lease_lost",
+        Err(JobError::Superseded) => "superseded",
         Err(_) => "error",
     };
     services.metrics.step_executed(&run.pipeline, run.step.as_str(), word, begun.elapsed());
@@ -169,6 +171,7 @@ async fn load(db: &PgPool, lease: &Lease) -> Result<Option<Run>, JobError> {
 }
 
 async fn perform(context: &StepContext<'_>) -> Result<Transition, JobError> {
+    halt::point(context.run.step.as_str(), "begun");
     if context.run.request == Some(Request::Cancel) && context.run.step < Step::Watch {
         return cancel::run(context).await;
     }
@@ -192,6 +195,8 @@ async fn note_retry(
     wait: Duration,
 ) -> sqlx::Result<()> {
     let Ok(id) = lease.subject.parse::<Uuid>() else { return Ok(()) };
+    // Locked before its steps and its job, as everywhere.
+    sqlx::query!("SELECT id FROM runs WHERE id = $1 FOR UPDATE", id).fetch_optional(&mut *conn).await?;
     let Some(run) = store::by_id(&mut *conn, id).await? else { return Ok(()) };
     sqlx::query!(
         "INSERT INTO run_steps (run_id, step, retries) VALUES ($1, $2, 1)
@@ -218,6 +223,8 @@ async fn fail(
     let Some(run) = store::by_id(&mut *conn, id).await? else { return Ok(()) };
     traffic::lock(conn, &run.pipeline).await?;
     sqlx::query!("SELECT id FROM runs WHERE id = $1 FOR UPDATE", id).fetch_one(&mut *conn).await?;
+    // Before anything is counted.
+    lease.fence(conn).await?;
     let Some(run) = store::by_id(&mut *conn, id).await?.filter(|run| !run.status.finished()) else {
         return Ok(());
     };

@@ -8,7 +8,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::transition::event;
-use super::{JOB_KIND, Place, Request, Run, RunStatus, Step, places, store, trainings};
+use super::{JOB_KIND, Place, Request, Run, RunStatus, Step, places, steps, store, trainings};
 use crate::audit::{self, AuditEvent, By};
 use crate::clock::Clock;
 use crate::jobs;
@@ -143,6 +143,7 @@ async fn renew_training(conn: &mut PgConnection, clock: &Clock, run: &Run, step:
     let Some(training) = trainings::by_id(&mut *conn, id).await? else { return Ok(step) };
     let ended = matches!(training.provider_status.as_deref(), Some("failed" | "cancelled"));
     if !ended {
+        trainings::allow_another_call(conn, id, steps::MAX_UNANSWERED).await?;
         return Ok(step);
     }
     trainings::insert(

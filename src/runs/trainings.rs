@@ -132,6 +132,22 @@ pub(super) async fn mark_refused(conn: &mut PgConnection, id: Uuid, call: Call) 
     Ok(())
 }
 
+/// Lets a call be sent once more where `most` went unanswered and a person has looked. What they made is
+/// still looked for first.
+pub(super) async fn allow_another_call(conn: &mut PgConnection, id: Uuid, most: i32) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE trainings
+            SET upload_sent_at = CASE WHEN uploads >= $2 THEN NULL ELSE upload_sent_at END,
+                create_sent_at = CASE WHEN creates >= $2 THEN NULL ELSE create_sent_at END
+          WHERE id = $1",
+        id,
+        most,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Keeps the provider's file.
 pub(super) async fn set_file(conn: &mut PgConnection, id: Uuid, file: &str) -> sqlx::Result<()> {
     sqlx::query!("UPDATE trainings SET provider_file_id = $2, upload_sent_at = NULL WHERE id = $1", id, file)

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Place, Run, RunStatus, Step, finish};
 use crate::audit::{self, Actor, AuditEvent, By};
+use crate::halt;
 use crate::jobs::{JobError, Lease};
 
 /// What a step makes of its run.
@@ -111,7 +112,9 @@ impl Transition {
                 lease.finish(conn).await?;
             }
         }
+        halt::point(run.step.as_str(), "committing");
         self.tx.commit().await?;
+        halt::point(run.step.as_str(), "committed");
         Ok(self.outcome)
     }
 }

@@ -12,8 +12,9 @@ use crate::jobs;
 use crate::models::VersionStatus;
 use crate::traffic::{self, TestArms, TrafficError};
 
-/// Ends the run's test if it has one running: traffic goes back to the baseline, the candidate gets `status`.
-/// The caller holds the pipeline's lock.
+/// Ends the run's test unless its version was promoted: traffic goes back to the baseline, the candidate gets
+/// `status`. A test that was decided still has its traffic until the promotion. The caller holds the
+/// pipeline's lock.
 pub(super) async fn end_test(
     conn: &mut PgConnection,
     run: &Run,
@@ -23,10 +24,14 @@ pub(super) async fn end_test(
 ) -> sqlx::Result<()> {
     let Some(id) = run.experiment_id else { return Ok(()) };
     let Some(experiment) = experiments::by_id(&mut *conn, id).await? else { return Ok(()) };
-    if experiment.status != experiments::ExperimentStatus::Running {
+    experiments::end(conn, id, experiments::ExperimentStatus::Aborted).await?;
+    let in_force = traffic::current(conn, &run.pipeline).await?;
+    let on_test = in_force.is_some_and(|revision| {
+        revision.experiment_id == Some(id) && revision.live_version_id == experiment.baseline_id
+    });
+    if !on_test {
         return Ok(());
     }
-    experiments::end(conn, id, experiments::ExperimentStatus::Aborted).await?;
     let arms =
         TestArms { experiment_id: id, baseline: experiment.baseline_id, candidate: experiment.candidate_id };
     match traffic::end_test(conn, &run.pipeline, arms, status, reason, by).await {

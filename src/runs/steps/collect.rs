@@ -12,10 +12,10 @@ use crate::jobs::JobError;
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let settings = &context.config.dataset;
     let snapshot = dataset::collect(&context.services.db, settings, context.now).await?;
-    halt::point("collect.collected");
+    halt::point("collect", "collected");
     // Named by its content: storing it again after a crash changes nothing.
     context.services.datasets.put(&snapshot).await?;
-    halt::point("collect.stored");
+    halt::point("collect", "stored");
 
     let mut tx = context.begin().await?;
     dataset::record(&mut tx, &context.run.pipeline, &snapshot).await?;

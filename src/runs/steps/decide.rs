@@ -44,7 +44,7 @@ async fn decide(context: &StepContext<'_>, experiment: &Experiment) -> Result<Tr
         ..AuditEvent::new(Actor::Worker, "experiment.decide", ("experiment", experiment.id))
     };
     audit::record(&mut tx, event).await?;
-    halt::point("decide.recorded");
+    halt::point("decide", "recorded");
     let data = figures(&decision);
     let transition = match decision.verdict {
         Verdict::Promote => Transition::next(tx, Step::Promote, decision.reason),

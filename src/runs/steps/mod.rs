@@ -21,6 +21,9 @@ use crate::dataset::DatasetError;
 use crate::jobs::JobError;
 use crate::traffic::TrafficError;
 
+/// Calls without an answer before a person is asked to look.
+pub(super) const MAX_UNANSWERED: i32 = 5;
+
 /// A duration of the configuration, which was validated when it was saved.
 pub(super) fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)

@@ -29,7 +29,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         &By::worker(),
     )
     .await?;
-    halt::point("promote.promoted");
+    halt::point("promote", "promoted");
     Ok(Transition::next(tx, Step::Watch, format!("{} is live", candidate.name()))
         .with(json!({"version": candidate.version, "revision": revision})))
 }

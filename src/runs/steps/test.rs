@@ -55,7 +55,7 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
         .await?;
     let weight = settings.candidate_weight;
     let revision = traffic::start_test(&mut tx, &run.pipeline, arms, weight, &By::worker()).await?;
-    halt::point("test.starting");
+    halt::point("test", "starting");
     let wait = settings.interval_seconds.min(settings.horizon_seconds);
     let reason = format!(
         "the test began: {} % of the traffic for {} s",
@@ -71,6 +71,7 @@ async fn look(context: &StepContext<'_>, experiment: &Experiment) -> Result<Tran
     let mut tx = context.begin().await?;
     let decision = evaluate(&mut tx, context, experiment).await?;
     if decision.verdict != Verdict::Collecting {
+        halt::point("test", "ending");
         return Ok(Transition::next(tx, Step::Decide, "the test is over")
             .with(json!({"horizon": experiment.horizon_at})));
     }

@@ -6,8 +6,7 @@ use super::super::machine::StepContext;
 use super::super::trainings::{self, Call, Training};
 use super::super::transition::Transition;
 use super::super::{RunStatus, Step};
-use super::upload::MAX_UNANSWERED;
-use super::{broken, seconds, settle_time, training_of, until};
+use super::{MAX_UNANSWERED, broken, seconds, settle_time, training_of, until};
 use crate::halt;
 use crate::jobs::JobError;
 use crate::trainers::{
@@ -29,10 +28,13 @@ async fn start(
     training: &Training,
     trainer: &AnyTrainer,
 ) -> Result<Transition, JobError> {
+    // Also where the last create was refused: an earlier one may have come through.
+    if training.creates > 0
+        && let Some(job) = trainer.find_jobs(training.id).await?.into_iter().next()
+    {
+        return adopt(context, training, &job, "found the job that was created before").await;
+    }
     if let Some(sent_at) = training.create_sent_at {
-        if let Some(job) = trainer.find_jobs(training.id).await?.into_iter().next() {
-            return adopt(context, training, &job, "found the job that was created before").await;
-        }
         let settled_at = sent_at + settle_time(context);
         if context.now < settled_at {
             let wait = until(context.now, settled_at).min(seconds(context.config.training.poll_seconds));
@@ -55,9 +57,10 @@ async fn start(
     let mut tx = context.fenced().await?;
     trainings::mark_sent(&mut tx, training.id, Call::Create).await?;
     tx.commit().await?;
-    halt::point("train.creating");
+    halt::point("train", "creating");
+    context.lease.check_deadline()?;
     let answer = trainer.create(&request).await;
-    halt::point("train.created");
+    halt::point("train", "created");
     match answer {
         Ok(job) => adopt(context, training, &job, "the provider accepted the job").await,
         Err(error) => {
@@ -114,6 +117,7 @@ async fn follow(
         cancel_duplicates(context, training, trainer, job_id).await?;
     }
     let job = trainer.poll(job_id).await?;
+    halt::point("train", "polled");
     let limit = seconds(context.config.training.time_limit_seconds);
     let age = (context.now - job.created_at).to_std().unwrap_or_default();
     if !job.status.is_terminal() && age > limit {

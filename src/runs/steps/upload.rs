@@ -6,13 +6,10 @@ use super::super::Step;
 use super::super::machine::StepContext;
 use super::super::trainings::{self, Call, Training};
 use super::super::transition::Transition;
-use super::{seconds, settle_time, training_of, until};
+use super::{MAX_UNANSWERED, seconds, settle_time, training_of, until};
 use crate::halt;
 use crate::jobs::JobError;
 use crate::trainers::{AnyTrainer, FileId, Trainer, TrainingFile};
-
-/// Calls without an answer before a person is asked to look.
-pub(super) const MAX_UNANSWERED: i32 = 5;
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let training = training_of(context).await?;
@@ -21,10 +18,13 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     let file = TrainingFile { name: training.file_name(), bytes };
     let size = file.bytes.len() as u64;
 
+    // Also where the last upload was refused: an earlier one may have come through.
+    if training.uploads > 0
+        && let Some(found) = trainer.find_file(&file.name, size).await?
+    {
+        return adopt(context, &training, &found, size, "found the file that was uploaded before").await;
+    }
     if let Some(sent_at) = training.upload_sent_at {
-        if let Some(found) = trainer.find_file(&file.name, size).await? {
-            return adopt(context, &training, &found, size, "found the file that was uploaded before").await;
-        }
         let settled_at = sent_at + settle_time(context);
         if context.now < settled_at {
             let wait = until(context.now, settled_at).min(seconds(context.config.training.poll_seconds));
@@ -56,9 +56,11 @@ async fn send(
     let mut tx = context.fenced().await?;
     trainings::mark_sent(&mut tx, training.id, Call::Upload).await?;
     tx.commit().await?;
-    halt::point("upload.sending");
-    let answer = trainer.upload(file).await;
-    halt::point("upload.sent");
+    halt::point("upload", "sending");
+    context.lease.check_deadline()?;
+    // A large file takes longer than a lease.
+    let answer = context.lease.keep(&context.services.db, trainer.upload(file)).await?;
+    halt::point("upload", "sent");
     match answer {
         Ok(file) => Ok(file),
         Err(error) => {

@@ -34,7 +34,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         if live.shares.len() > 1 {
             traffic::end_watch(&mut tx, &run.pipeline, &reason, &By::worker()).await?;
         }
-        halt::point("watch.ending");
+        halt::point("watch", "ending");
         return Ok(
             Transition::finish(tx, RunStatus::Succeeded, "watched", reason).with(json!({"look": look}))
         );
@@ -52,7 +52,7 @@ async fn take_back(
     let run = context.run;
     let (revision, version) =
         traffic::rollback(&mut tx, &run.pipeline, None, &look.reason, &By::worker()).await?;
-    halt::point("watch.rolling_back");
+    halt::point("watch", "rolling_back");
     let reason = format!("{} {} is live again.", look.reason, version.name());
     Ok(Transition::finish(tx, RunStatus::RolledBack, "harm", reason)
         .with(json!({"look": look, "revision": revision, "live": version.version})))
