@@ -1,0 +1,10 @@
+//! The tests that need a database or the whole service, in one program, so that one private cluster serves
+//! them all.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod api_plumbing;
+mod schema;
