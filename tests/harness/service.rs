@@ -156,11 +156,12 @@ impl TestService {
     /// Moves the horizon of the run's test to now, so that nothing depends on how fast outcomes arrive.
     pub(crate) async fn reach_horizon(&self, run: &str) {
         let mut tx = self.db.begin().await.expect("begins");
-        let moved = sqlx::query("UPDATE experiments SET horizon_at = clock_timestamp() WHERE run_id = $1::uuid")
-            .bind(run)
-            .execute(&mut *tx)
-            .await
-            .expect("moves the horizon");
+        let moved =
+            sqlx::query("UPDATE experiments SET horizon_at = clock_timestamp() WHERE run_id = $1::uuid")
+                .bind(run)
+                .execute(&mut *tx)
+                .await
+                .expect("moves the horizon");
         assert_eq!(moved.rows_affected(), 1);
         jobs::wake(&mut tx, tuneloop::runs::JOB_KIND, run).await.expect("wakes the run");
         tx.commit().await.expect("commits");

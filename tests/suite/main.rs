@@ -7,4 +7,8 @@
 mod harness;
 
 mod api_plumbing;
+mod places;
+mod schedule;
 mod schema;
+mod training;
+mod whole_way;
