@@ -7,8 +7,11 @@
 mod harness;
 
 mod api_plumbing;
+mod decisions;
 mod places;
+mod rollback;
 mod schedule;
 mod schema;
+mod traffic;
 mod training;
 mod whole_way;
