@@ -6,9 +6,14 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod access;
 mod api_plumbing;
 mod decisions;
+mod original;
+mod outcomes;
+mod pipelines;
 mod places;
+mod real_posts;
 mod rollback;
 mod schedule;
 mod schema;
