@@ -22,7 +22,7 @@ use super::client::Client;
 use super::database::{TestDatabase, fresh_database};
 
 /// Bounds every wait: a machine that is busy with other things must not fail a test.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running service. [`TestService::end`] stops it and must be called.
 pub(crate) struct TestService {
@@ -66,7 +66,8 @@ impl TestService {
             roles: "api,worker,scheduler".parse().expect("names roles"),
             worker: WorkerSettings {
                 slots: 8,
-                lease: Duration::from_secs(30),
+                // Longer than a test waits: a lease that is left to run out fails it.
+                lease: Duration::from_mins(10),
                 poll_interval: Duration::from_millis(500),
                 grace: Duration::from_secs(20),
             },
@@ -75,8 +76,16 @@ impl TestService {
         let running = tokio::spawn(service.run(listener, stop.clone()));
         let db = database.pool.clone();
         let client = Client::new(base, new_key(&db, &clock, "admin", Role::Admin).await);
-        let (_datasets, _database) = (datasets, database);
-        Self { client, db, clock, simulator, stop, running: Some(running), _datasets, _database }
+        Self {
+            client,
+            db,
+            clock,
+            simulator,
+            stop,
+            running: Some(running),
+            _datasets: datasets,
+            _database: database,
+        }
     }
 
     /// A client with a new key of this role; the key's name is the role's.

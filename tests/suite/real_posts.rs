@@ -68,10 +68,11 @@ async fn a_run_trains_on_the_real_posts_at_or_above_six_percent() {
     assert_eq!(run["dataset"]["counts"], counts);
     let job = &service.simulator.jobs()[0];
     let file = service.simulator.file_content(&job.training_file).unwrap();
-    assert_eq!(file.iter().filter(|byte| **byte == b'\n').count(), 179);
+    let lines = String::from_utf8(file).unwrap();
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines.len(), 179);
     let best = rows.iter().max_by(|a, b| a.engagement_rate.total_cmp(&b.engagement_rate)).unwrap();
-    let first: serde_json::Value =
-        serde_json::from_slice(file.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    let first: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
     assert_eq!(first["messages"][1]["content"], best.hook);
     service.end().await;
 }

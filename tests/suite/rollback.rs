@@ -1,6 +1,10 @@
 //! Operators move the live version: back, and to a version of their choice.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tuneloop::audit::By;
+use tuneloop::{runs, traffic};
 
 use crate::harness::service::TestService;
 
@@ -96,8 +100,8 @@ async fn a_rollback_is_not_blocked_by_a_run_in_test_which_is_aborted() {
     service.end().await;
 }
 
-#[tokio::test]
-async fn a_rollback_in_the_watch_ends_the_run_as_rolled_back() {
+/// A service with a run whose version is live and watched for an hour.
+async fn watched() -> (TestService, String) {
     let service = TestService::start().await;
     service.pipeline("hook", |config| config["watch"]["duration_seconds"] = json!(3600.0)).await;
     service.posts(12, 0.08).await;
@@ -107,10 +111,40 @@ async fn a_rollback_in_the_watch_ends_the_run_as_rolled_back() {
     service.wait_until(&run, "waiting_approval").await;
     service.post(&format!("/v1/runs/{run}/approve"), Value::Null).await.expect(202);
     service.wait_for_watch(&run).await;
+    (service, run)
+}
+
+#[tokio::test]
+async fn a_rollback_in_the_watch_ends_the_run_as_rolled_back() {
+    let (service, run) = watched().await;
     service.post("/v1/pipelines/hook/rollback", json!({"reason": "bad tone"})).await.expect(200);
     let run = service.wait_until(&run, "rolled_back").await;
     assert_eq!(run["reason_code"], "rolled_back_by_operator");
     assert_eq!(statuses(&service).await, "1.0.0 rolled_back, 0.0.0 live");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_step_whose_run_is_moved_under_its_hands_changes_nothing_and_gives_its_job_back() {
+    let (service, run) = watched().await;
+    let mut tx = service.db.begin().await.unwrap();
+    traffic::lock(&mut tx, "hook").await.unwrap();
+    // The next look of the watch has read the run and waits for the pipeline.
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await.unwrap();
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)))";
+    tokio::time::timeout(Duration::from_mins(1), async {
+        while !sqlx::query_scalar::<_, bool>(waits).bind(pid).fetch_one(&service.db).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("a look waits for the pipeline");
+    runs::yield_to_operator(&mut tx, "hook", true, "bad tone", &By::system()).await.unwrap();
+    traffic::rollback(&mut tx, "hook", None, "bad tone", &By::system()).await.unwrap();
+    tx.commit().await.unwrap();
+    let run = service.wait_until(&run, "rolled_back").await;
+    assert_eq!(run["reason_code"], "rolled_back_by_operator");
+    // Its job does not stay with the worker until the lease runs out.
     service.end().await;
 }
 

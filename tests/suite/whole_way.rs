@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tuneloop::simulator::JobStatus;
 
 use crate::harness::outcomes::BETTER;
@@ -102,8 +103,7 @@ fn the_training_is_what_the_provider_has(service: &TestService, run: &Value) {
     assert!(training["final_loss"].as_f64().unwrap() > 0.0, "{training}");
     let file = service.simulator.file_content(&job.training_file).unwrap();
     assert_eq!(run["dataset"]["bytes"], file.len());
-    use sha2::Digest;
-    assert_eq!(run["dataset"]["digest"], hex::encode(sha2::Sha256::digest(&file)));
+    assert_eq!(run["dataset"]["digest"], hex::encode(Sha256::digest(&file)));
 }
 
 async fn the_version_has_its_lineage(service: &TestService, run: &Value) {
