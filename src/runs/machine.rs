@@ -146,14 +146,25 @@ async fn advance(services: &Services, lease: &Lease) -> Result<Done, JobError> {
         Err(_) => "error",
     };
     services.metrics.step_executed(&run.pipeline, run.step.as_str(), word, begun.elapsed());
-    match result? {
-        Outcome::Next(step) => {
+    match result {
+        Ok(Outcome::Next(step)) => {
             tracing::info!(pipeline = run.pipeline, from = %run.step, to = %step, "step done");
         }
-        Outcome::Finish(verdict) => count_finished(services, &run, &verdict),
-        Outcome::Wait { .. } => {}
+        Ok(Outcome::Finish(verdict)) => count_finished(services, &run, &verdict),
+        Ok(Outcome::Wait { .. }) => {}
+        Err(JobError::LeaseLost) => look_again(services, lease).await?,
+        Err(error) => return Err(error),
     }
     Ok(Done::Committed)
+}
+
+/// What the step did is void. Where that is because an operator or another run moved this one meanwhile, the
+/// lease is still held: it is given back, so that the run is looked at again at once and not when the lease
+/// runs out. Where the lease itself is lost, nothing is changed.
+async fn look_again(services: &Services, lease: &Lease) -> Result<(), JobError> {
+    let mut tx = services.db.begin().await?;
+    lease.reschedule(&mut tx, Duration::ZERO).await?;
+    Ok(tx.commit().await?)
 }
 
 fn count_finished(services: &Services, run: &Run, verdict: &Verdict) {

@@ -6,7 +6,7 @@ use serde_json::json;
 use tuneloop::api::auth::Role;
 use tuneloop::audit::{self, Actor, AuditEvent};
 
-use crate::service::Service;
+use super::service::Service;
 
 #[tokio::test]
 async fn text_that_cannot_be_stored_is_a_fault_of_the_caller() {

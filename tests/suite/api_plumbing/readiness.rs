@@ -4,13 +4,13 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tower::ServiceExt;
 use tuneloop::api::{self, ApiState};
 use tuneloop::clock::Clock;
 use tuneloop::telemetry::metrics::Metrics;
 
-use crate::service::{Service, database_options, newest_migration};
+use super::service::{Service, newest_migration};
 
 async fn readiness(db: PgPool, schema_version: i64) -> (StatusCode, Value) {
     let state = ApiState::new(db, Clock::system(), Metrics::new().unwrap(), schema_version).unwrap();
@@ -35,7 +35,8 @@ async fn readiness_needs_the_schema_of_this_build() {
         assert!(body["checks"][1]["detail"].as_str().unwrap().contains(advice), "{body}");
     }
 
-    let unmigrated = database_options().options([("search_path", "nowhere")]);
+    let unmigrated: PgConnectOptions = service.database.url.parse().unwrap();
+    let unmigrated = unmigrated.options([("search_path", "nowhere")]);
     let unmigrated = PgPoolOptions::new().connect_with(unmigrated).await.unwrap();
     let (status, body) = readiness(unmigrated, version).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

@@ -10,8 +10,6 @@ use axum::routing::post;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tower::ServiceExt;
 use tuneloop::api::auth::{Principal, Role, authenticate, create_key};
 use tuneloop::api::idempotency::{self, Begin, Idempotent};
@@ -20,15 +18,10 @@ use tuneloop::api::reply::Reply;
 use tuneloop::api::{self, ApiState};
 use tuneloop::audit::{self, Actor, AuditEvent};
 use tuneloop::clock::Clock;
+use tuneloop::database::MIGRATOR;
 use tuneloop::telemetry::metrics::Metrics;
 
-static MIGRATOR: Migrator = sqlx::migrate!();
-
-pub(crate) fn database_options() -> PgConnectOptions {
-    let url = std::env::var("TUNELOOP_TEST_DATABASE_URL")
-        .expect("TUNELOOP_TEST_DATABASE_URL must name a database that the tests may write to");
-    url.parse().unwrap()
-}
+use crate::harness::database::{TestDatabase, fresh_database};
 
 pub(crate) fn newest_migration() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap()
@@ -39,14 +32,15 @@ pub(crate) struct Service {
     pub(crate) db: PgPool,
     pub(crate) clock: Clock,
     pub(crate) router: Router,
-    /// A name that no other test uses.
+    /// Names this test's things and its keys.
     pub(crate) name: String,
+    pub(crate) database: TestDatabase,
 }
 
 impl Service {
     pub(crate) async fn start() -> Self {
-        let db = PgPoolOptions::new().max_connections(12).connect_with(database_options()).await.unwrap();
-        MIGRATOR.run(&db).await.unwrap();
+        let database = fresh_database().await;
+        let db = database.pool.clone();
         let clock = Clock::system();
         let state =
             ApiState::new(db.clone(), clock.clone(), Metrics::new().unwrap(), newest_migration()).unwrap();
@@ -55,7 +49,7 @@ impl Service {
             .route_layer(from_fn_with_state(db.clone(), authenticate))
             .with_state(db.clone());
         let name = format!("test-{}", clock.uuid());
-        Self { db, clock, router: api::router(state).merge(things), name }
+        Self { db, clock, router: api::router(state).merge(things), name, database }
     }
 
     pub(crate) async fn key(&self, role: Role) -> (Principal, String) {

@@ -6,7 +6,7 @@ use axum::http::{Request, StatusCode};
 use tuneloop::api::auth::{Role, revoke_key};
 use tuneloop::audit::Actor;
 
-use crate::service::Service;
+use super::service::Service;
 
 #[tokio::test]
 async fn a_key_lets_in_until_it_is_revoked() {

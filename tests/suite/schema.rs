@@ -1,53 +1,44 @@
 //! Migrations and the check of the schema, on a real Postgres.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail the test")]
-
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
-use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgPool};
+use sqlx::{Executor, PgPool};
 use tuneloop::database::{self, MIGRATOR, MigrateError, SchemaError};
 use tuneloop::telemetry::Metrics;
 
-/// A new database on the server that `TUNELOOP_TEST_DATABASE_URL` names.
+use crate::harness::database::{TestDatabase, cluster, fresh_database};
+
+/// A database for one test.
 struct Database {
-    server: String,
-    name: String,
+    url: String,
+    /// Keeps a migrated database of the harness; an empty one stays until the cluster goes.
+    _fresh: Option<TestDatabase>,
 }
 
 impl Database {
-    async fn create(name: &str) -> Self {
-        let server = std::env::var("TUNELOOP_TEST_DATABASE_URL")
-            .expect("TUNELOOP_TEST_DATABASE_URL names a database of the test server, as its superuser");
-        let database = Self { server, name: format!("tuneloop_test_{name}") };
-        let mut admin = PgConnection::connect(&database.server).await.unwrap();
-        for statement in ["DROP DATABASE IF EXISTS {} WITH (FORCE)", "CREATE DATABASE {}"] {
-            admin.execute(AssertSqlSafe(statement.replace("{}", &database.name))).await.unwrap();
-        }
-        database
-    }
-
-    fn url(&self) -> String {
-        let (server, _) = self.server.rsplit_once('/').unwrap();
-        format!("{server}/{}", self.name)
+    /// One without tables.
+    async fn empty(name: &str) -> Self {
+        let cluster = cluster().await;
+        cluster.create_database(name).await.unwrap();
+        Self { url: cluster.url(name), _fresh: None }
     }
 
     async fn pool(&self) -> PgPool {
-        database::connect(&self.url(), 4).await.unwrap()
+        database::connect(&self.url, 4).await.unwrap()
     }
 
-    async fn migrated(name: &str) -> (Self, PgPool) {
-        let database = Self::create(name).await;
+    async fn migrated() -> (Self, PgPool) {
+        let fresh = fresh_database().await;
+        let database = Self { url: fresh.url.clone(), _fresh: Some(fresh) };
         let pool = database.pool().await;
-        database::migrate(&pool).await.unwrap();
         (database, pool)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tuneloop"));
         command.args(arguments).env_clear();
-        command.env("DATABASE_URL", self.url()).env("OPENAI_API_KEY", "sk-1");
+        command.env("DATABASE_URL", &self.url).env("OPENAI_API_KEY", "sk-1");
         command
     }
 
@@ -63,7 +54,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn migrating_applies_each_migration_once() {
-    let database = Database::create("once").await;
+    let database = Database::empty("once").await;
     let pool = database.pool().await;
     assert!(matches!(database::check_schema(&pool).await, Err(SchemaError::Older { found: 0, .. })));
     let applied: Vec<_> = database::migrate(&pool).await.unwrap().into_iter().map(|m| m.version).collect();
@@ -74,7 +65,7 @@ async fn migrating_applies_each_migration_once() {
 
 #[tokio::test]
 async fn two_migrations_at_once_both_succeed_and_share_the_work() {
-    let database = Database::create("together").await;
+    let database = Database::empty("together").await;
     let outputs = tokio::join!(database.run(&["migrate"]), database.run(&["migrate"]));
     let outputs = [outputs.0, outputs.1];
     assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
@@ -88,7 +79,7 @@ async fn two_migrations_at_once_both_succeed_and_share_the_work() {
 
 #[tokio::test]
 async fn an_older_database_is_refused_until_it_is_migrated() {
-    let database = Database::create("older").await;
+    let database = Database::empty("older").await;
     let pool = database.pool().await;
     MIGRATOR.run_to(3, &pool).await.unwrap();
     let newest = MIGRATOR.iter().map(|m| m.version).max().unwrap();
@@ -107,7 +98,7 @@ async fn an_older_database_is_refused_until_it_is_migrated() {
 
 #[tokio::test]
 async fn a_newer_database_is_refused_by_start_and_by_migrate() {
-    let (database, pool) = Database::migrated("newer").await;
+    let (database, pool) = Database::migrated().await;
     sqlx::raw_sql(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'from the future', true, '', 0)",
@@ -130,7 +121,7 @@ async fn a_newer_database_is_refused_by_start_and_by_migrate() {
 
 #[tokio::test]
 async fn a_migration_with_other_contents_is_refused() {
-    let (_database, pool) = Database::migrated("altered").await;
+    let (_database, pool) = Database::migrated().await;
     let alter = "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2";
     sqlx::raw_sql(alter).execute(&pool).await.unwrap();
     let refused = database::check_schema(&pool).await;
@@ -141,7 +132,7 @@ async fn a_migration_with_other_contents_is_refused() {
 
 #[tokio::test]
 async fn a_failed_migration_leaves_no_lock_behind() {
-    let database = Database::create("failing").await;
+    let database = Database::empty("failing").await;
     let pool = database.pool().await;
     // Stands where the first migration wants to create its table.
     pool.execute("CREATE TABLE jobs (id integer)").await.unwrap();
@@ -159,7 +150,7 @@ async fn a_failed_migration_leaves_no_lock_behind() {
 
 #[tokio::test]
 async fn connections_name_the_service_and_limit_statements() {
-    let database = Database::create("session").await;
+    let database = Database::empty("session").await;
     let pool = database.pool().await;
     let row: (String, String, String) = sqlx::query_as(
         "SELECT current_setting('application_name'), current_setting('statement_timeout'),
@@ -173,7 +164,7 @@ async fn connections_name_the_service_and_limit_statements() {
 
 #[tokio::test]
 async fn a_key_is_printed_alone_and_stored_hashed() {
-    let (database, pool) = Database::migrated("keys").await;
+    let (database, pool) = Database::migrated().await;
     let output = database.run(&["keys", "create", "--role", "operator", "--name", "ci"]).await;
     assert!(output.status.success(), "{output:?}");
     let key = text(&output.stdout);
@@ -192,7 +183,7 @@ async fn a_key_is_printed_alone_and_stored_hashed() {
 
 #[tokio::test]
 async fn metrics_count_what_the_database_holds() {
-    let (_database, pool) = Database::migrated("metrics").await;
+    let (_database, pool) = Database::migrated().await;
     sqlx::raw_sql(
         "INSERT INTO jobs (kind, subject, run_at) VALUES
              ('run', 'due', now() - interval '90 seconds'), ('run', 'due later', now() + interval '1 hour'),
@@ -245,7 +236,7 @@ async fn metrics_count_what_the_database_holds() {
 
 #[tokio::test]
 async fn the_service_starts_without_a_collector_and_ends_on_a_signal() {
-    let (database, _pool) = Database::migrated("serve").await;
+    let (database, _pool) = Database::migrated().await;
     let mut command = database.command(&["serve", "--log-format", "json"]);
     command.env("TUNELOOP_LISTEN", "127.0.0.1:0").env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
     let mut service = command.stderr(Stdio::piped()).spawn().unwrap();

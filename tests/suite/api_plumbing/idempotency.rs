@@ -10,7 +10,7 @@ use tuneloop::api::auth::{Principal, Role};
 use tuneloop::api::idempotency::{self, Begin, Effect, Idempotent, RequestKey};
 use tuneloop::api::reply::Reply;
 
-use crate::service::{Service, Thing};
+use super::service::{Service, Thing};
 
 #[tokio::test]
 async fn a_request_that_is_sent_again_is_answered_again() {

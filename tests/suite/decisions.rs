@@ -1,0 +1,177 @@
+//! What a test says, and what becomes of the run, the candidate and the traffic.
+
+use serde_json::{Value, json};
+
+use crate::harness::outcomes::{BETTER, Engagement, WORSE};
+use crate::harness::service::TestService;
+
+/// A service with a run of `hook` in test.
+async fn in_test(change: impl FnOnce(&mut Value)) -> (TestService, String) {
+    let service = TestService::start().await;
+    service.pipeline("hook", change).await;
+    service.posts(12, 0.08).await;
+    let run = service.trigger("hook").await;
+    service.wait_for_test(&run).await;
+    (service, run)
+}
+
+/// A service with a run of `hook` that waits for a person, because no outcome arrived.
+async fn inconclusive(change: impl FnOnce(&mut Value)) -> (TestService, String) {
+    let (service, run) = in_test(change).await;
+    service.reach_horizon(&run).await;
+    (service, run)
+}
+
+async fn the_baseline_serves_everything(service: &TestService, candidate: &str) {
+    assert_eq!(service.weights("hook").await, [("0.0.0".to_owned(), 10_000)]);
+    let statuses = [("1.0.0", candidate), ("0.0.0", "live")];
+    let statuses = statuses.map(|(version, status)| (version.to_owned(), status.to_owned()));
+    assert_eq!(service.versions("hook").await, statuses);
+    let traffic = service.read("/v1/pipelines/hook/traffic").await;
+    assert_eq!((&traffic["kind"], &traffic["salt"]), (&json!("test_ended"), &json!("hook")));
+}
+
+#[tokio::test]
+async fn an_inconclusive_test_waits_for_a_person_whose_approval_promotes() {
+    let (service, id) = inconclusive(|_| {}).await;
+    let waiting = service.wait_until(&id, "waiting_approval").await;
+    let decision = &waiting["decision"];
+    assert_eq!(decision["verdict"], "inconclusive");
+    assert_eq!(decision["reason_code"], "insufficient_outcomes");
+    the_baseline_serves_everything(&service, "candidate").await;
+
+    let why = json!({"reason": "it reads better"});
+    service.post(&format!("/v1/runs/{id}/approve"), why).await.expect(202);
+    let run = service.wait_until(&id, "succeeded").await;
+    assert_eq!(run["decision"]["verdict"], "inconclusive", "what the test said stays");
+    assert_eq!(service.read("/v1/pipelines/hook").await["live"]["version"], "1.0.0");
+    let events = service.read(&format!("/v1/runs/{id}/events?limit=200")).await;
+    let told =
+        |message: &str| events["items"].as_array().unwrap().iter().any(|event| event["message"] == message);
+    assert!(told("key:admin approved the promotion: it reads better"), "{events:#}");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn an_inconclusive_test_that_a_person_rejects_ends_as_rejected() {
+    let (service, id) = inconclusive(|_| {}).await;
+    service.wait_until(&id, "waiting_approval").await;
+    service.post(&format!("/v1/runs/{id}/reject"), Value::Null).await.expect(202);
+    let run = service.wait_until(&id, "rejected").await;
+    assert_eq!(run["reason_code"], "rejected_by_operator");
+    the_baseline_serves_everything(&service, "rejected").await;
+    service.end().await;
+}
+
+#[tokio::test]
+async fn an_inconclusive_test_that_nobody_decides_expires() {
+    let (service, id) = inconclusive(|config| config["experiment"]["approval_seconds"] = json!(0.2)).await;
+    let ended = |run: &Value| run["status"] == "inconclusive";
+    let run = service.wait_for(&id, "inconclusive", ended).await;
+    assert_eq!(run["reason_code"], "approval_expired");
+    the_baseline_serves_everything(&service, "candidate").await;
+    service.end().await;
+}
+
+#[tokio::test]
+async fn only_a_run_that_waits_can_be_approved() {
+    let (service, id) = in_test(|_| {}).await;
+    for request in ["approve", "reject"] {
+        let path = format!("/v1/runs/{id}/{request}");
+        service.post(&path, Value::Null).await.problem(409, "run-not-waiting");
+    }
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_candidate_that_is_worse_at_the_horizon_is_rejected_and_gets_no_traffic() {
+    // Without looks for harm, which would end the test earlier.
+    let (service, id) =
+        in_test(|config| config["experiment"]["rules"]["harm_minimum_outcomes"] = json!(1_000_000)).await;
+    service.traffic("hook", 0..80, WORSE).await;
+    service.reach_horizon(&id).await;
+    let run = service.wait_until(&id, "rejected").await;
+    assert_eq!((&run["decision"]["verdict"], &run["reason_code"]), (&json!("reject"), &json!("no_lift")));
+    the_baseline_serves_everything(&service, "rejected").await;
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_candidate_that_does_harm_is_stopped_long_before_the_horizon() {
+    let (service, id) = in_test(|_| {}).await;
+    service.traffic("hook", 0..80, WORSE).await;
+    let run = service.wait_until(&id, "rejected").await;
+    assert_eq!((&run["decision"]["verdict"], &run["reason_code"]), (&json!("stop_for_harm"), &json!("harm")));
+    the_baseline_serves_everything(&service, "rejected").await;
+    service.end().await;
+}
+
+#[tokio::test]
+async fn units_that_arrive_in_another_proportion_make_the_test_invalid() {
+    let (service, id) = in_test(|_| {}).await;
+    let assigned = service.assignment("hook", "persona-0").await;
+    let mut outcomes = Vec::new();
+    for unit in 0..200 {
+        // Of a test at one half, a tenth of the units reports the baseline.
+        let mut assigned = assigned.clone();
+        assigned["version"] = json!(if unit % 10 == 0 { "0.0.0" } else { "1.0.0" });
+        let rate = 0.06 + f64::from(unit % 7) / 1000.0;
+        outcomes.push(service.outcome("hook", &format!("o-{unit}"), &format!("u-{unit}"), &assigned, rate));
+    }
+    service.record(outcomes).await;
+    service.reach_horizon(&id).await;
+    let run = service.wait_until(&id, "failed").await;
+    assert_eq!(
+        (&run["decision"]["verdict"], &run["reason_code"]),
+        (&json!("invalid"), &json!("sample_ratio_mismatch"))
+    );
+    the_baseline_serves_everything(&service, "candidate").await;
+
+    // A retry tests the same version anew, in an experiment of its own.
+    service.post(&format!("/v1/runs/{id}/retry"), Value::Null).await.expect(202);
+    let again = |test: &Value| test["status"] == "running" && test.get("experiment_id").is_some();
+    let again = service.wait_for(&id, "in test again", again).await;
+    assert_ne!(again["experiment_id"], run["experiment_id"]);
+    assert_eq!((&again["version"], again.get("decision")), (&json!("1.0.0"), None));
+    assert_eq!(service.simulator.creates().jobs, 1);
+    service.end().await;
+}
+
+#[tokio::test]
+async fn cancelling_in_a_test_returns_the_traffic_to_the_baseline() {
+    let (service, id) = in_test(|_| {}).await;
+    service.post(&format!("/v1/runs/{id}/cancel"), Value::Null).await.expect(202);
+    let run = service.wait_until(&id, "cancelled").await;
+    assert_eq!(run["step"], "test");
+    the_baseline_serves_everything(&service, "candidate").await;
+    let experiment = format!("/v1/experiments/{}", run["experiment_id"].as_str().unwrap());
+    assert_eq!(service.read(&experiment).await["status"], "aborted");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn harm_in_the_watch_rolls_the_promoted_version_back_by_itself() {
+    let (service, id) = in_test(|config| {
+        config["watch"] =
+            json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": 5000});
+    })
+    .await;
+    service.traffic("hook", 0..80, BETTER).await;
+    service.reach_horizon(&id).await;
+    service.wait_for_watch(&id).await;
+    assert_eq!(service.weights("hook").await, [("1.0.0".to_owned(), 5000), ("0.0.0".to_owned(), 5000)]);
+    let cancel = format!("/v1/runs/{id}/cancel");
+    service.post(&cancel, Value::Null).await.problem(409, "run-promoted");
+
+    service.traffic("hook", 0..80, Engagement { baseline: 0.08, candidate: 0.03 }).await;
+    let run = service.wait_until(&id, "rolled_back").await;
+    assert_eq!((&run["step"], &run["reason_code"]), (&json!("watch"), &json!("harm")));
+    assert_eq!(run["decision"]["verdict"], "promote", "the decision of the test stays as it was");
+    let traffic = service.read("/v1/pipelines/hook/traffic").await;
+    assert_eq!((&traffic["kind"], &traffic["live"]), (&json!("rollback"), &json!("0.0.0")));
+    assert!(traffic["reason"].as_str().unwrap().contains("which is harm"), "{traffic:#}");
+    let statuses = [("1.0.0", "rolled_back"), ("0.0.0", "live")];
+    let statuses = statuses.map(|(version, status)| (version.to_owned(), status.to_owned()));
+    assert_eq!(service.versions("hook").await, statuses);
+    service.end().await;
+}

@@ -1,0 +1,22 @@
+//! The tests that need a database or the whole service, in one program, so that one private cluster serves
+//! them all.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod access;
+mod api_plumbing;
+mod decisions;
+mod original;
+mod outcomes;
+mod pipelines;
+mod places;
+mod real_posts;
+mod rollback;
+mod schedule;
+mod schema;
+mod traffic;
+mod training;
+mod whole_way;
