@@ -100,7 +100,7 @@ async fn pipelines(pool: &PgPool, clock: &Clock) -> Result<Vec<pipelines::Pipeli
     for number in 1..=PIPELINES {
         let mut tx = pool.begin().await?;
         let name = format!("p{number}");
-        pipelines.push(pipelines::save(&mut tx, clock, &name, &config, None, &By::system()).await?);
+        pipelines.push(pipelines::save(&mut tx, clock, &name, &config, &By::system()).await?);
         tx.commit().await?;
     }
     Ok(pipelines)
@@ -134,7 +134,8 @@ async fn approve_until_all_succeeded(pool: &PgPool) -> Result<i64> {
         .await?;
         for run in waiting {
             let mut tx = pool.begin().await?;
-            runs::request(&mut tx, run, Request::Approve, None, |_| true, &By::system()).await?;
+            let run = runs::lock(&mut tx, run).await?;
+            runs::request(&mut tx, run, Request::Approve, None, &By::system()).await?;
             tx.commit().await?;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
