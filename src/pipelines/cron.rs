@@ -55,12 +55,12 @@ impl Cron {
         Some(slot.with_timezone(&Utc))
     }
 
-    /// The newest slot at or before `time` and after `since`.
+    /// The newest slot at or before `time` and after `since`, found by walking forward: the way back is not the same
+    /// where a daylight-saving change has moved a slot.
     #[must_use]
     pub fn newest_between(&self, since: DateTime<Utc>, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let slot = self.pattern.find_previous_occurrence(&self.local(time), true).ok()?;
-        let slot = slot.with_timezone(&Utc);
-        (slot > since && slot <= time).then_some(slot)
+        let slots = std::iter::successors(self.next_after(since), |slot| self.next_after(*slot));
+        slots.take_while(|slot| *slot <= time).last()
     }
 
     /// The whole second: a fraction would be carried over into the slot, which would then have no one name.
