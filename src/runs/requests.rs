@@ -51,7 +51,8 @@ pub async fn lock(conn: &mut PgConnection, id: Uuid) -> Result<Run, RequestError
     reread(conn, id).await
 }
 
-/// Records a request on a run and wakes its job. The caller has locked the run.
+/// Records a request on a run and wakes its job. The caller has locked the run. The run's version grows: a step
+/// that is at work and does not know of the request is void.
 pub async fn request(
     conn: &mut PgConnection,
     run: Run,
@@ -76,7 +77,7 @@ pub async fn request(
         None => {}
     }
     sqlx::query!(
-        "UPDATE runs SET request = $2, request_actor = $3, request_reason = $4 WHERE id = $1",
+        "UPDATE runs SET request = $2, request_actor = $3, request_reason = $4, version = version + 1 WHERE id = $1",
         id,
         request as Request,
         by.actor.to_string(),
