@@ -24,6 +24,9 @@ use super::database::{TestDatabase, fresh_database};
 /// Bounds every wait: a machine that is busy with other things must not fail a test.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Time between two looks at what a test waits for.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// A running service. [`TestService::end`] stops it and must be called.
 pub(crate) struct TestService {
     /// With an admin key.
@@ -135,7 +138,7 @@ impl TestService {
                 if condition(&run) {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(LOOK).await;
             }
         };
         let in_time = tokio::time::timeout(PATIENCE, holds).await.is_ok();
@@ -176,6 +179,29 @@ impl TestService {
         tx.commit().await.expect("commits");
     }
 
+    /// Waits until another session waits for a lock of the session with this process id.
+    pub(crate) async fn until_blocked_by(&self, pid: i32) {
+        self.until(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)))",
+            pid,
+        )
+        .await;
+    }
+
+    /// Waits until the session with this process id waits for a lock.
+    pub(crate) async fn until_blocked(&self, pid: i32) {
+        self.until("SELECT pg_blocking_pids($1) <> '{}'", pid).await;
+    }
+
+    async fn until(&self, holds: &'static str, pid: i32) {
+        let holds = async {
+            while !sqlx::query_scalar::<_, bool>(holds).bind(pid).fetch_one(&self.db).await.expect("asks") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, holds).await.is_ok(), "nobody waits for a lock");
+    }
+
     /// The versions of a pipeline and their statuses, newest first.
     pub(crate) async fn versions(&self, pipeline: &str) -> Vec<(String, String)> {
         let models = self.read(&format!("/v1/pipelines/{pipeline}/models")).await;
@@ -209,7 +235,7 @@ impl TestService {
                 if left.is_empty() {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(LOOK).await;
             }
         };
         let drained = tokio::time::timeout(PATIENCE, drained).await.is_ok();

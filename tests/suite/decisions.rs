@@ -1,6 +1,9 @@
 //! What a test says, and what becomes of the run, the candidate and the traffic.
 
 use serde_json::{Value, json};
+use tuneloop::audit::By;
+use tuneloop::runs::{self, Request, Step};
+use tuneloop::traffic;
 
 use crate::harness::outcomes::{BETTER, Engagement, WORSE};
 use crate::harness::service::TestService;
@@ -146,6 +149,42 @@ async fn cancelling_in_a_test_returns_the_traffic_to_the_baseline() {
     the_baseline_serves_everything(&service, "candidate").await;
     let experiment = format!("/v1/experiments/{}", run["experiment_id"].as_str().unwrap());
     assert_eq!(service.read(&experiment).await["status"], "aborted");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_is_accepted_before_the_promotion_prevents_it() {
+    let (service, id) = in_test(|_| {}).await;
+    service.traffic("hook", 0..80, BETTER).await;
+    let hold = async || {
+        let mut tx = service.db.begin().await.unwrap();
+        let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await.unwrap();
+        (tx, pid)
+    };
+    let (mut first, holder) = hold().await;
+    let (mut second, waiter) = hold().await;
+    traffic::lock(&mut first, "hook").await.unwrap();
+    service.reach_horizon(&id).await;
+    service.until_blocked_by(holder).await;
+    // Queues behind the decision and before the promotion.
+    let queue = async {
+        traffic::lock(&mut second, "hook").await.unwrap();
+        second
+    };
+    let release = async {
+        service.until_blocked(waiter).await;
+        first.rollback().await.unwrap();
+    };
+    let (mut second, ()) = tokio::join!(queue, release);
+    service.until_blocked_by(waiter).await;
+    let run = runs::lock(&mut second, id.parse().unwrap()).await.unwrap();
+    assert_eq!(run.step, Step::Promote);
+    runs::request(&mut second, run, Request::Cancel, None, &By::system()).await.unwrap();
+    second.commit().await.unwrap();
+    let run = service.wait_until(&id, "cancelled").await;
+    assert_eq!(run["step"], "promote");
+    assert_eq!(service.read("/v1/pipelines/hook").await["live"]["version"], "0.0.0");
+    assert_eq!(service.weights("hook").await, [("0.0.0".to_owned(), 10_000)]);
     service.end().await;
 }
 

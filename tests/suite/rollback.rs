@@ -1,7 +1,5 @@
 //! Operators move the live version: back, and to a version of their choice.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tuneloop::audit::By;
 use tuneloop::{runs, traffic};
@@ -131,14 +129,7 @@ async fn a_step_whose_run_is_moved_under_its_hands_changes_nothing_and_gives_its
     traffic::lock(&mut tx, "hook").await.unwrap();
     // The next look of the watch has read the run and waits for the pipeline.
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await.unwrap();
-    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)))";
-    tokio::time::timeout(Duration::from_mins(1), async {
-        while !sqlx::query_scalar::<_, bool>(waits).bind(pid).fetch_one(&service.db).await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .expect("a look waits for the pipeline");
+    service.until_blocked_by(pid).await;
     runs::yield_to_operator(&mut tx, "hook", true, "bad tone", &By::system()).await.unwrap();
     traffic::rollback(&mut tx, "hook", None, "bad tone", &By::system()).await.unwrap();
     tx.commit().await.unwrap();
