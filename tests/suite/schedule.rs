@@ -12,8 +12,8 @@ use tuneloop::telemetry::metrics::Metrics;
 use crate::harness::database::{TestDatabase, fresh_database};
 use crate::harness::service::config;
 
-/// A pipeline with a weekly schedule that was last changed at `changed_at`, and no service around it.
-async fn weekly(changed_at: &str) -> (TestDatabase, PgPool) {
+/// A pipeline with a weekly schedule that was set at `set_at`, and no service around it.
+async fn weekly(set_at: &str) -> (TestDatabase, PgPool) {
     let database = fresh_database().await;
     let pool = database.pool.clone();
     let mut config = config();
@@ -21,12 +21,11 @@ async fn weekly(changed_at: &str) -> (TestDatabase, PgPool) {
     let config = serde_json::from_value(config).unwrap();
     let mut tx = pool.begin().await.unwrap();
     pipelines::save(&mut tx, &Clock::system(), "hook", &config, &By::system()).await.unwrap();
-    sqlx::query("UPDATE pipelines SET updated_at = $1::timestamptz")
-        .bind(changed_at)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
     tx.commit().await.unwrap();
+    // Configurations are append-only, but for a test that plays with time.
+    sqlx::raw_sql("ALTER TABLE pipeline_configs DISABLE TRIGGER USER").execute(&pool).await.unwrap();
+    let set = "UPDATE pipeline_configs SET created_at = $1::timestamptz";
+    sqlx::query(set).bind(set_at).execute(&pool).await.unwrap();
     (database, pool)
 }
 
@@ -99,13 +98,31 @@ async fn a_slot_that_was_missed_is_caught_up_within_a_day() {
     }
 }
 
+/// Gives the pipeline a second configuration, set at `at`, that differs in the field at `path`.
+async fn change(pool: &PgPool, at: &str, path: &str, value: &str) {
+    let change = "INSERT INTO pipeline_configs (pipeline, version, config, actor, created_at)
+                  SELECT pipeline, 2, jsonb_set(config, $1::text[], $2::jsonb), actor, $3::timestamptz
+                    FROM pipeline_configs";
+    sqlx::query(change).bind(path).bind(value).bind(at).execute(pool).await.unwrap();
+    sqlx::raw_sql("UPDATE pipelines SET config_version = 2").execute(pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_of_another_setting_after_the_slot_does_not_take_it_away_and_one_of_the_schedule_does() {
+    for (path, value, fired) in
+        [("{dataset,minimum_examples}", "20", 1), ("{schedule,timezone}", "\"Africa/Abidjan\"", 0)]
+    {
+        let (_database, pool) = weekly("2026-11-01T00:00:00Z").await;
+        change(&pool, "2026-11-29T02:00:02Z", path, value).await;
+        scheduler(&pool, &at("2026-11-29T02:00:05Z")).tick().await.unwrap();
+        assert_eq!(slots(&pool).await.len(), fired, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_schedule_that_is_off_fires_nothing() {
     let (_database, pool) = weekly("2026-11-01T00:00:00Z").await;
-    let off = "INSERT INTO pipeline_configs (pipeline, version, config, actor)
-               SELECT pipeline, 2, jsonb_set(config, '{schedule,enabled}', 'false'), actor FROM pipeline_configs;
-               UPDATE pipelines SET config_version = 2";
-    sqlx::raw_sql(off).execute(&pool).await.unwrap();
+    change(&pool, "2026-11-01T00:00:00Z", "{schedule,enabled}", "false").await;
     scheduler(&pool, &at("2026-11-29T02:00:05Z")).tick().await.unwrap();
     assert!(slots(&pool).await.is_empty());
 }
