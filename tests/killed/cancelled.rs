@@ -26,7 +26,7 @@ async fn killed_cancelling(point: &str) {
     let mut world = slow_training().await;
     let run = world.trigger().await;
     let (first, ()) = tokio::join!(world.halted(point), async {
-        world.run_where(run, "the training", |run| run.reason_code.as_deref() == Some("training")).await;
+        world.run_where(run, "it is trained", |run| run.reason_code.as_deref() == Some("training")).await;
         world.cancel(run).await;
     });
     first.kill();
