@@ -55,7 +55,7 @@ pub(crate) struct World {
     pub(crate) provider: Simulator,
     pub(crate) gate: Gate,
     pub(crate) directory: TempDir,
-    provider_url: String,
+    pub(crate) provider_url: String,
     harmful: bool,
     serving: JoinHandle<()>,
     people: Option<JoinHandle<()>>,
