@@ -1,11 +1,31 @@
 //! Runs that are cancelled while their worker is killed.
 
+use futures_util::FutureExt;
 use tuneloop::runs::{RunStatus, Step};
 use tuneloop::simulator::{CreateCounts, JobStatus};
 use uuid::Uuid;
 
 use crate::expectations::{only_the_first_version_serves, settled};
+use crate::parallel;
 use crate::world::{Shape, World};
+
+#[test]
+fn a_run_that_is_cancelled_while_its_worker_is_killed_leaves_nothing_behind() {
+    parallel::all(&[
+        ("a_worker_killed_around_the_cancelling_of_a_job_leaves_it_cancelled", || {
+            a_worker_killed_around_the_cancelling_of_a_job_leaves_it_cancelled().boxed_local()
+        }),
+        ("a_job_whose_answer_died_with_its_worker_is_cancelled_with_the_run", || {
+            a_job_whose_answer_died_with_its_worker_is_cancelled_with_the_run().boxed_local()
+        }),
+        ("a_run_cancelled_before_its_job_was_created_creates_none", || {
+            a_run_cancelled_before_its_job_was_created_creates_none().boxed_local()
+        }),
+        ("a_run_cancelled_after_its_decision_gives_the_traffic_back", || {
+            a_run_cancelled_after_its_decision_gives_the_traffic_back().boxed_local()
+        }),
+    ]);
+}
 
 /// A world whose trainings take longer than the test.
 async fn slow_training() -> World {
@@ -17,7 +37,6 @@ async fn is_cancelled(world: &World, run: Uuid) {
     only_the_first_version_serves(world).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_killed_around_the_cancelling_of_a_job_leaves_it_cancelled() {
     tokio::join!(killed_cancelling("cancel.sending"), killed_cancelling("cancel.sent"));
 }
@@ -26,7 +45,7 @@ async fn killed_cancelling(point: &str) {
     let mut world = slow_training().await;
     let run = world.trigger().await;
     let (first, ()) = tokio::join!(world.halted(point), async {
-        world.run_where(run, "the training", |run| run.reason_code.as_deref() == Some("training")).await;
+        world.run_where(run, "it is trained", |run| run.reason_code.as_deref() == Some("training")).await;
         world.cancel(run).await;
     });
     first.kill();
@@ -38,7 +57,6 @@ async fn killed_cancelling(point: &str) {
     settled(&world).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_whose_answer_died_with_its_worker_is_cancelled_with_the_run() {
     let mut world = slow_training().await;
     let run = world.trigger().await;
@@ -53,7 +71,6 @@ async fn a_job_whose_answer_died_with_its_worker_is_cancelled_with_the_run() {
     settled(&world).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_cancelled_before_its_job_was_created_creates_none() {
     let mut world = slow_training().await;
     let run = world.trigger().await;
@@ -67,7 +84,6 @@ async fn a_run_cancelled_before_its_job_was_created_creates_none() {
 }
 
 /// Between the decision and the promotion the candidate still has its share of the traffic.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_cancelled_after_its_decision_gives_the_traffic_back() {
     let mut world = World::new(Shape::default()).await;
     let run = world.trigger().await;

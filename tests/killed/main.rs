@@ -12,6 +12,8 @@ mod database;
 mod expectations;
 mod gate;
 mod harm;
+mod late;
+mod moved;
 mod parallel;
 mod points;
 mod process;

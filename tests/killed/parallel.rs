@@ -1,9 +1,22 @@
-//! Many scenarios of one kind at once.
+//! Many scenarios at once: most of their time they wait, for a lease to run out or for a test's horizon.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use futures_util::future::LocalBoxFuture;
 use tokio::runtime::Builder;
+
+/// A scenario with its name.
+pub(crate) type Scenario = (&'static str, fn() -> LocalBoxFuture<'static, ()>);
+
+/// Runs these scenarios at once.
+pub(crate) fn all(scenarios: &[Scenario]) {
+    let names = scenarios.iter().map(|(name, _)| (*name).to_owned()).collect();
+    each(names, scenarios.len(), async |wanted| {
+        let (_, scenario) = scenarios.iter().find(|(name, _)| *name == wanted).unwrap();
+        scenario().await;
+    });
+}
 
 /// Runs the scenario for each name, `at_once` of them at a time, each on a thread with a runtime of its own.
 /// Fails with the names of those that failed.

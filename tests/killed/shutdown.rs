@@ -2,11 +2,31 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tuneloop::runs::Step;
 
 use crate::expectations::everything_once;
+use crate::parallel;
 use crate::process::Worker;
 use crate::world::{Shape, World};
+
+#[test]
+fn a_worker_that_is_asked_to_end_leaves_its_step_done_or_to_others() {
+    parallel::all(&[
+        ("a_worker_asked_to_end_finishes_the_step_in_hand_and_takes_no_other", || {
+            a_worker_asked_to_end_finishes_the_step_in_hand_and_takes_no_other().boxed_local()
+        }),
+        ("a_step_that_outlives_the_grace_is_given_back_and_its_attempt_does_not_count", || {
+            a_step_that_outlives_the_grace_is_given_back_and_its_attempt_does_not_count().boxed_local()
+        }),
+        ("another_worker_is_told_of_a_step_that_was_given_back", || {
+            another_worker_is_told_of_a_step_that_was_given_back().boxed_local()
+        }),
+        ("an_upload_that_takes_longer_than_a_lease_keeps_it", || {
+            an_upload_that_takes_longer_than_a_lease_keeps_it().boxed_local()
+        }),
+    ]);
+}
 
 /// A worker whose upload does not come to an end.
 async fn uploading(world: &World, grace_seconds: &str) -> Worker {
@@ -17,7 +37,6 @@ async fn uploading(world: &World, grace_seconds: &str) -> Worker {
     worker
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_asked_to_end_finishes_the_step_in_hand_and_takes_no_other() {
     let mut world = World::new(Shape::default()).await;
     world.gate.set_open(false);
@@ -39,7 +58,6 @@ async fn a_worker_asked_to_end_finishes_the_step_in_hand_and_takes_no_other() {
     everything_once(&world, run).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_outlives_the_grace_is_given_back_and_its_attempt_does_not_count() {
     let mut world = World::new(Shape::default()).await;
     world.gate.set_open(false);
@@ -58,7 +76,6 @@ async fn a_step_that_outlives_the_grace_is_given_back_and_its_attempt_does_not_c
     everything_once(&world, run).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_worker_is_told_of_a_step_that_was_given_back() {
     let mut world = World::new(Shape::default()).await;
     world.gate.set_open(false);
@@ -77,7 +94,6 @@ async fn another_worker_is_told_of_a_step_that_was_given_back() {
     everything_once(&world, run).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_takes_longer_than_a_lease_keeps_it() {
     let mut world = World::new(Shape::default()).await;
     world.gate.set_open(false);

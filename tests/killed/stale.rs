@@ -24,7 +24,7 @@ const IN_TRANSACTION: &str = "promote.promoted";
 #[test]
 fn a_worker_that_comes_back_after_its_lease_changes_nothing() {
     let points = LEASED.into_iter().chain([IN_TRANSACTION]).map(str::to_owned).collect();
-    parallel::each(points, 6, frozen_at);
+    parallel::each(points, 12, frozen_at);
 }
 
 async fn frozen_at(point: &str) {

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
@@ -56,7 +55,7 @@ pub(crate) struct World {
     pub(crate) provider: Simulator,
     pub(crate) gate: Gate,
     pub(crate) directory: TempDir,
-    provider_url: String,
+    pub(crate) provider_url: String,
     harmful: bool,
     serving: JoinHandle<()>,
     people: Option<JoinHandle<()>>,
@@ -108,7 +107,7 @@ impl World {
         }
         command
             .args(["serve", "--roles", "worker", "--listen", "127.0.0.1:0", "--worker-slots", "4"])
-            .args(["--database-connections", "8", "--log-format", "text"])
+            .args(["--database-connections", "6", "--log-format", "text"])
             .env("TUNELOOP_LEASE_SECONDS", "5")
             .arg("--dataset-store")
             .arg(self.directory.path().join("datasets"))
@@ -150,21 +149,23 @@ impl World {
         runs::training_by_id(&self.database.pool, id).await.unwrap().unwrap()
     }
 
-    /// Waits until the run is as `is` wants it.
-    pub(crate) async fn run_where(&self, id: Uuid, what: &str, is: impl Fn(&Run) -> bool) -> Run {
+    /// Waits for something that has to happen.
+    pub(crate) async fn until(&self, what: &str, happened: impl AsyncFn() -> bool) {
         let start = Instant::now();
-        loop {
-            let run = self.run(id).await;
-            if is(&run) {
-                return run;
-            }
-            assert!(start.elapsed() < LIMIT, "{what} never came; the run is in {}: {run:?}", run.step);
-            tokio::time::sleep(Duration::from_millis(30)).await;
+        while !happened().await {
+            assert!(start.elapsed() < LIMIT, "waited in vain until {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
+    /// Waits until the run is as `is` wants it.
+    pub(crate) async fn run_where(&self, id: Uuid, what: &str, is: impl Fn(&Run) -> bool) -> Run {
+        self.until(what, async || is(&self.run(id).await)).await;
+        self.run(id).await
+    }
+
     pub(crate) async fn ended(&self, id: Uuid) -> RunStatus {
-        self.run_where(id, "the run's end", |run| run.status.finished()).await.status
+        self.run_where(id, "the run ends", |run| run.status.finished()).await.status
     }
 
     pub(crate) async fn cancel(&self, id: Uuid) {
@@ -261,14 +262,14 @@ async fn people(pool: sqlx::PgPool, harmful: bool) {
             let noise = f64::from((round * 17 + n * 7) % 11) / 1000.0;
             outcome(&unit, version, revision.revision, mean + noise)
         });
-        outcomes::record(&mut tx, batch.collect(), Utc::now()).await.unwrap();
+        outcomes::record(&mut tx, batch.collect(), Clock::system().now()).await.unwrap();
         tx.commit().await.unwrap();
     }
 }
 
 fn outcome(unit: &str, version: Version, revision: i64, engagement_rate: f64) -> Outcome {
     serde_json::from_value(json!({
-        "id": unit, "pipeline": "hook", "version": version, "unit": unit, "served_at": Utc::now(),
+        "id": unit, "pipeline": "hook", "version": version, "unit": unit, "served_at": Clock::system().now(),
         "revision": revision, "engagement_rate": engagement_rate,
     }))
     .unwrap()
