@@ -9,7 +9,8 @@ CREATE TABLE jobs (
     run_at           timestamptz NOT NULL DEFAULT now(),
     -- Claims since the last success; a reschedule after progress sets it back to 0.
     attempt          integer NOT NULL DEFAULT 0 CHECK (attempt >= 0),
-    max_attempts     integer NOT NULL DEFAULT 8 CHECK (max_attempts >= 1),
+    -- With the backoff's cap these take about an hour: outages of a provider are shorter as a rule.
+    max_attempts     integer NOT NULL DEFAULT 20 CHECK (max_attempts >= 1),
     lease_token      uuid,
     lease_expires_at timestamptz,
     -- Set when the job is woken while a worker holds it, so that the wake is not lost.

@@ -23,6 +23,8 @@ CREATE TABLE runs (
     -- Grows with every transition, so that two jobs can never both move one run.
     version          bigint NOT NULL DEFAULT 1,
     dataset_digest   text REFERENCES datasets (digest),
+    -- What this run looked at to make its dataset; another run may have made the same bytes from other rows.
+    collected        jsonb,
     training_id      uuid,
     model_version_id uuid REFERENCES model_versions (id),
     experiment_id    uuid,
@@ -36,6 +38,7 @@ CREATE TABLE runs (
         (status IN ('queued', 'running', 'waiting_approval')) = (finished_at IS NULL)),
     CONSTRAINT runs_place CHECK ((place IS NULL) = (finished_at IS NOT NULL)),
     CONSTRAINT runs_reason CHECK ((reason_code IS NULL) = (reason IS NULL)),
+    CONSTRAINT runs_collected CHECK ((dataset_digest IS NULL) = (collected IS NULL)),
     CONSTRAINT runs_request CHECK ((request IS NULL) = (request_actor IS NULL))
 );
 CREATE UNIQUE INDEX runs_one_building ON runs (pipeline) WHERE place = 'building';

@@ -125,10 +125,9 @@ async fn compare_schema(db: &PgPool, expected: i64) -> Result<(), String> {
         Err(_) => return Err(format!("The database did not answer within {PROBE_TIME:?}.")),
     };
     match found {
-        Some(found) if found == expected => Ok(()),
-        Some(found) if found > expected => Err(format!(
-            "The schema is at version {found}, newer than this build's {expected}; deploy a newer build."
-        )),
+        // A newer schema is that of a release being rolled out: it still serves this one, because migrations only
+        // add until the release after. Starting up on it is another matter and refused.
+        Some(found) if found >= expected => Ok(()),
         Some(found) => {
             Err(format!("The schema is at version {found}, not {expected}; run `tuneloop migrate`."))
         }

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::dataset::{self, Counts};
+use crate::dataset::Counts;
 use crate::experiments;
 use crate::experiments::decision::Decision;
 use crate::models;
@@ -135,10 +135,12 @@ struct TrainingView {
 /// The run with everything that belongs to it.
 pub(super) async fn view(conn: &mut PgConnection, run: Run) -> sqlx::Result<RunView> {
     let steps = runs::steps_of(&mut *conn, run.id).await?;
-    let dataset = match &run.dataset_digest {
-        Some(digest) => dataset_view(conn, digest).await?,
-        None => None,
-    };
+    let dataset = run.dataset_digest.zip(run.collected).map(|(digest, collected)| DatasetView {
+        digest,
+        examples: collected.counts.examples,
+        bytes: collected.bytes,
+        counts: collected.counts,
+    });
     let training = match run.training_id {
         Some(id) => runs::training_by_id(&mut *conn, id).await?,
         None => None,
@@ -191,14 +193,4 @@ pub(super) async fn view(conn: &mut PgConnection, run: Run) -> sqlx::Result<RunV
         started_at: run.started_at,
         finished_at: run.finished_at,
     })
-}
-
-async fn dataset_view(conn: &mut PgConnection, digest: &str) -> sqlx::Result<Option<DatasetView>> {
-    let manifest = dataset::by_digest(conn, digest).await?;
-    Ok(manifest.map(|manifest| DatasetView {
-        digest: digest.to_owned(),
-        examples: manifest.counts.examples,
-        bytes: manifest.bytes,
-        counts: manifest.counts,
-    }))
 }

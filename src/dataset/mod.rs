@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 pub use collect::{Snapshot, collect};
 pub use example::{Example, Post};
 pub use settings::{DatasetSettings, Template};
-pub use store::{DatasetStore, by_digest, record};
+pub use store::{DatasetStore, record};
 
 /// How many posts there were and why some were left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -6,9 +6,9 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgConnection;
 
-use super::{DatasetError, Manifest, Snapshot};
+use super::{DatasetError, Snapshot};
 
 /// The bytes of datasets, each under its digest. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -63,18 +63,10 @@ pub async fn record(conn: &mut PgConnection, pipeline: &str, snapshot: &Snapshot
     Ok(())
 }
 
-/// What is known of a dataset.
-pub async fn by_digest(db: impl PgExecutor<'_>, digest: &str) -> sqlx::Result<Option<Manifest>> {
-    let manifest = sqlx::query_scalar!("SELECT manifest FROM datasets WHERE digest = $1", digest)
-        .fetch_optional(db)
-        .await?;
-    manifest.map(serde_json::from_value).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{Counts, DatasetSettings};
+    use crate::dataset::{Counts, DatasetSettings, Manifest};
 
     fn snapshot(bytes: &[u8]) -> Snapshot {
         Snapshot {

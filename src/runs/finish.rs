@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use super::transition::{Verdict, event};
-use super::{Run, RunStatus, Step, places};
+use super::transition::{Verdict, event, leave_step};
+use super::{Run, RunStatus, places};
 use crate::audit::{self, AuditEvent, By};
 
 /// Ends a run within the caller's transaction: its state, its event, its audit event; a run that waits for its
@@ -28,15 +28,7 @@ pub(super) async fn finish(
     )
     .execute(&mut *conn)
     .await?;
-    sqlx::query!(
-        "INSERT INTO run_steps (run_id, step, started_at, finished_at) VALUES ($1, $2, $3, now())
-         ON CONFLICT (run_id, step) DO UPDATE SET finished_at = now()",
-        run.id,
-        run.step as Step,
-        run.started_at.unwrap_or(run.created_at),
-    )
-    .execute(&mut *conn)
-    .await?;
+    leave_step(conn, run).await?;
     event(conn, run, run.step, "finished", &verdict.reason, data).await?;
     let audit_event = AuditEvent {
         pipeline: Some(&run.pipeline),

@@ -20,8 +20,11 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::dataset::Manifest;
 
 pub use machine::{RunHandler, Services};
 pub use requests::{RequestError, lock, request, retry};
@@ -235,6 +238,8 @@ pub struct Run {
     pub version: i64,
     /// What it trains on.
     pub dataset_digest: Option<String>,
+    /// The manifest of what it looked at to make that.
+    pub collected: Option<Json<Manifest>>,
     /// Its training.
     pub training_id: Option<Uuid>,
     /// The version it made.

@@ -144,7 +144,7 @@ async fn renew_training(conn: &mut PgConnection, clock: &Clock, run: &Run, step:
     let Some(training) = trainings::by_id(&mut *conn, id).await? else { return Ok(step) };
     let ended = matches!(training.provider_status.as_deref(), Some("failed" | "cancelled"));
     if !ended {
-        trainings::allow_another_call(conn, id, steps::MAX_UNANSWERED).await?;
+        trainings::allow_another_call(conn, id, steps::once::MAX_UNANSWERED).await?;
         return Ok(step);
     }
     trainings::insert(

@@ -132,20 +132,26 @@ async fn enter(conn: &mut PgConnection, run: &Run, step: Step) -> sqlx::Result<(
     )
     .execute(&mut *conn)
     .await?;
+    leave_step(conn, run).await?;
+    sqlx::query!(
+        "INSERT INTO run_steps (run_id, step) VALUES ($1, $2)
+         ON CONFLICT (run_id, step) DO UPDATE SET started_at = now(), finished_at = NULL",
+        run.id,
+        step as Step,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the run has left the step it was in.
+pub(super) async fn leave_step(conn: &mut PgConnection, run: &Run) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO run_steps (run_id, step, started_at, finished_at) VALUES ($1, $2, $3, now())
          ON CONFLICT (run_id, step) DO UPDATE SET finished_at = now()",
         run.id,
         run.step as Step,
         run.started_at.unwrap_or(run.created_at),
-    )
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query!(
-        "INSERT INTO run_steps (run_id, step) VALUES ($1, $2)
-         ON CONFLICT (run_id, step) DO UPDATE SET started_at = now(), finished_at = NULL",
-        run.id,
-        step as Step,
     )
     .execute(conn)
     .await?;

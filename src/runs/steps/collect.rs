@@ -1,6 +1,7 @@
 //! Collect: the posts that people engaged with become a dataset.
 
 use serde_json::json;
+use sqlx::types::Json;
 
 use super::super::Step;
 use super::super::machine::StepContext;
@@ -19,9 +20,14 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
 
     let mut tx = context.begin().await?;
     dataset::record(&mut tx, &context.run.pipeline, &snapshot).await?;
-    sqlx::query!("UPDATE runs SET dataset_digest = $2 WHERE id = $1", context.run.id, snapshot.digest)
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query!(
+        "UPDATE runs SET dataset_digest = $2, collected = $3 WHERE id = $1",
+        context.run.id,
+        snapshot.digest,
+        Json(&snapshot.manifest) as _,
+    )
+    .execute(&mut *tx)
+    .await?;
     let counts = snapshot.manifest.counts;
     let note = format!(
         "{} of {} posts became examples; left out: {} older than the look-back, {} below {} engagement, {} without \

@@ -3,6 +3,7 @@
 
 pub(super) mod collect;
 pub(super) mod decide;
+pub(super) mod once;
 pub(super) mod preflight;
 pub(super) mod promote;
 pub(super) mod register;
@@ -20,9 +21,6 @@ use super::trainings::{self, Training};
 use crate::dataset::DatasetError;
 use crate::jobs::JobError;
 use crate::traffic::TrafficError;
-
-/// Calls without an answer before a person is asked to look.
-pub(super) const MAX_UNANSWERED: i32 = 5;
 
 /// A duration of the configuration, which was validated when it was saved.
 pub(super) fn seconds(value: f64) -> Duration {

@@ -6,14 +6,12 @@ use super::super::machine::StepContext;
 use super::super::transition::Transition;
 use super::super::{RunStatus, Step, trainings};
 use super::broken;
-use crate::dataset;
 use crate::jobs::JobError;
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let digest = context.run.dataset_digest.as_deref().ok_or_else(|| broken("its dataset"))?;
-    let manifest =
-        dataset::by_digest(&context.services.db, digest).await?.ok_or_else(|| broken("its dataset"))?;
-    let examples = manifest.counts.examples;
+    let collected = context.run.collected.as_ref().ok_or_else(|| broken("its dataset"))?;
+    let examples = collected.counts.examples;
     let needed = context.config.dataset.minimum_examples;
     let data = json!({"examples": examples, "minimum_examples": needed});
 

@@ -6,7 +6,7 @@ use super::super::machine::StepContext;
 use super::super::trainings::{self, Call, Training};
 use super::super::transition::Transition;
 use super::super::{RunStatus, Step};
-use super::{MAX_UNANSWERED, broken, seconds, settle_time, training_of, until};
+use super::{broken, once, seconds, training_of};
 use crate::halt;
 use crate::jobs::JobError;
 use crate::trainers::{
@@ -34,43 +34,18 @@ async fn start(
     {
         return adopt(context, training, &job, "found the job that was created before").await;
     }
-    if let Some(sent_at) = training.create_sent_at {
-        let settled_at = sent_at + settle_time(context);
-        if context.now < settled_at {
-            let wait = until(context.now, settled_at).min(seconds(context.config.training.poll_seconds));
-            let reason = format!(
-                "a create was not answered; looking for its job until {} before sending it again",
-                settled_at.format("%H:%M:%S UTC")
-            );
-            return Ok(Transition::wait(context.begin().await?, wait, "create_unanswered", reason));
-        }
-        if training.creates >= MAX_UNANSWERED {
-            return Err(JobError::Fatal {
-                code: "create_unanswered".into(),
-                message: format!(
-                    "{MAX_UNANSWERED} creates were sent and none was answered; check the provider, then retry"
-                ),
-            });
-        }
+    if let Some(instead) = once::hold_back(context, training, Call::Create).await? {
+        return Ok(instead);
     }
     let request = request(context, training)?;
-    let mut tx = context.fenced().await?;
-    trainings::mark_sent(&mut tx, training.id, Call::Create).await?;
-    tx.commit().await?;
+    once::announce(context, training, Call::Create).await?;
     halt::point("train", "creating");
     context.lease.check_deadline()?;
     let answer = trainer.create(&request).await;
     halt::point("train", "created");
     match answer {
         Ok(job) => adopt(context, training, &job, "the provider accepted the job").await,
-        Err(error) => {
-            if !error.is_ambiguous() {
-                let mut tx = context.fenced().await?;
-                trainings::mark_refused(&mut tx, training.id, Call::Create).await?;
-                tx.commit().await?;
-            }
-            Err(error.into())
-        }
+        Err(error) => Err(once::failed(context, training, Call::Create, error).await?),
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::Step;
 use super::super::machine::StepContext;
 use super::super::trainings::{self, Call, Training};
 use super::super::transition::Transition;
-use super::{MAX_UNANSWERED, seconds, settle_time, training_of, until};
+use super::{once, training_of};
 use crate::halt;
 use crate::jobs::JobError;
 use crate::trainers::{AnyTrainer, FileId, Trainer, TrainingFile};
@@ -24,24 +24,8 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     {
         return adopt(context, &training, &found, size, "found the file that was uploaded before").await;
     }
-    if let Some(sent_at) = training.upload_sent_at {
-        let settled_at = sent_at + settle_time(context);
-        if context.now < settled_at {
-            let wait = until(context.now, settled_at).min(seconds(context.config.training.poll_seconds));
-            let reason = format!(
-                "an upload was not answered; looking for its file until {} before sending it again",
-                settled_at.format("%H:%M:%S UTC")
-            );
-            return Ok(Transition::wait(context.begin().await?, wait, "upload_unanswered", reason));
-        }
-        if training.uploads >= MAX_UNANSWERED {
-            return Err(JobError::Fatal {
-                code: "upload_unanswered".into(),
-                message: format!(
-                    "{MAX_UNANSWERED} uploads were sent and none was answered; check the provider, then retry"
-                ),
-            });
-        }
+    if let Some(instead) = once::hold_back(context, &training, Call::Upload).await? {
+        return Ok(instead);
     }
     let uploaded = send(context, &training, trainer, file).await?;
     adopt(context, &training, &uploaded, size, "uploaded the dataset").await
@@ -53,9 +37,7 @@ async fn send(
     trainer: &AnyTrainer,
     file: TrainingFile,
 ) -> Result<FileId, JobError> {
-    let mut tx = context.fenced().await?;
-    trainings::mark_sent(&mut tx, training.id, Call::Upload).await?;
-    tx.commit().await?;
+    once::announce(context, training, Call::Upload).await?;
     halt::point("upload", "sending");
     context.lease.check_deadline()?;
     // A large file takes longer than a lease.
@@ -63,14 +45,7 @@ async fn send(
     halt::point("upload", "sent");
     match answer {
         Ok(file) => Ok(file),
-        Err(error) => {
-            if !error.is_ambiguous() {
-                let mut tx = context.fenced().await?;
-                trainings::mark_refused(&mut tx, training.id, Call::Upload).await?;
-                tx.commit().await?;
-            }
-            Err(error.into())
-        }
+        Err(error) => Err(once::failed(context, training, Call::Upload, error).await?),
     }
 }
 
