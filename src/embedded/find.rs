@@ -74,7 +74,6 @@ impl Places {
             ("/opt/homebrew/opt", "postgresql", "bin"),
             ("/usr/local/opt", "postgresql@", "bin"),
             ("/usr/local/opt", "postgresql", "bin"),
-            ("/home/linuxbrew/.linuxbrew/opt", "postgresql@", "bin"),
             ("/opt/local/lib", "postgresql", "bin"),
             ("/Applications/Postgres.app/Contents/Versions", "", "bin"),
             ("/usr/local", "pgsql", "bin"),
