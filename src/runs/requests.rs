@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::transition::event;
+use super::transition::{enter_step, event};
 use super::{JOB_KIND, Place, Request, Run, RunStatus, Step, places, steps, store, trainings};
 use crate::audit::{self, AuditEvent, By};
 use crate::clock::Clock;
@@ -129,6 +129,8 @@ pub async fn retry(
     )
     .execute(&mut *conn)
     .await?;
+    // A watch that failed is watched anew for its whole time.
+    enter_step(conn, &run, step).await?;
     let message = format!("{} asked to retry the run at {step}", by.actor);
     event(conn, &run, step, "requested", &message, &json!({"request": "retry"})).await?;
     record(conn, &run, "run.retry", reason, by).await?;

@@ -133,6 +133,11 @@ async fn enter(conn: &mut PgConnection, run: &Run, step: Step) -> sqlx::Result<(
     .execute(&mut *conn)
     .await?;
     leave_step(conn, run).await?;
+    enter_step(conn, run, step).await
+}
+
+/// Notes that the run is in a step from now on.
+pub(super) async fn enter_step(conn: &mut PgConnection, run: &Run, step: Step) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO run_steps (run_id, step) VALUES ($1, $2)
          ON CONFLICT (run_id, step) DO UPDATE SET started_at = now(), finished_at = NULL",
