@@ -80,7 +80,10 @@ impl Scheduler {
             after = Some(last.name.clone());
             for pipeline in &page {
                 if let Some(slot) = due(pipeline, now) {
-                    self.start(pipeline, slot).await?;
+                    // One pipeline that cannot be started must not hold up the others.
+                    if let Err(error) = self.start(pipeline, slot).await {
+                        tracing::warn!(%error, pipeline = pipeline.name, %slot, "the slot's run could not be inserted");
+                    }
                 }
             }
         }

@@ -68,8 +68,9 @@ impl Service {
         // Parts stop together: when one ends early, the others are told.
         let stop = shutdown.child_token();
         let mut parts = JoinSet::new();
-        let state =
+        let mut state =
             ApiState::new(self.db.clone(), self.clock.clone(), self.metrics.clone(), schema_version())?;
+        state.stop = stop.clone();
         let router = if self.roles.api { api::router(state) } else { api::operations(state) };
         parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
         if self.roles.worker {
@@ -129,7 +130,7 @@ async fn serve(
         ended = &mut serving => return ended.map_err(ServiceError::Api),
         () = stop.cancelled() => {}
     }
-    // Streams of events would stay open for as long as their runs go on.
+    // A client that does not read its answer must not hold the process.
     match tokio::time::timeout(grace, serving).await {
         Ok(ended) => ended.map_err(ServiceError::Api),
         Err(_) => Ok(()),

@@ -69,8 +69,9 @@ async fn assign_unit(
     Path(pipeline): Path<String>,
     Query(query): Query<AssignmentQuery>,
 ) -> Result<Json<Assignment>, Problem> {
-    if query.unit.is_empty() || query.unit.len() > 200 {
-        return Err(Problem::invalid([FieldError::new(Place::Query, "unit", "must have 1 to 200 bytes")]));
+    if query.unit.is_empty() || query.unit.len() > 200 || query.unit.contains('\0') {
+        let message = "must have 1 to 200 bytes and no NUL";
+        return Err(Problem::invalid([FieldError::new(Place::Query, "unit", message)]));
     }
     let mut conn = state.db.acquire().await?;
     let revision = traffic::current(&mut conn, &pipeline)

@@ -33,6 +33,7 @@ impl From<RequestError> for Problem {
             RequestError::NotWaiting(_) => conflict("run-not-waiting"),
             RequestError::Requested(_) => conflict("run-requested"),
             RequestError::NotFailed(_) => conflict("run-not-failed"),
+            RequestError::Overtaken => conflict("run-overtaken"),
             RequestError::RunActive(run) => run_active(run, &error),
             RequestError::Database(error) => error.into(),
         }
@@ -69,6 +70,7 @@ impl From<TrafficError> for Problem {
                     ))
             }
             TrafficError::CannotServe { .. } => conflict("cannot-serve"),
+            TrafficError::NotACandidate { .. } => conflict("not-a-candidate"),
             TrafficError::LiveMissing(_) => conflict("live-missing"),
             TrafficError::NothingToRollBackTo => conflict("nothing-to-roll-back-to"),
             TrafficError::AlreadyLive(_) => conflict("already-live"),

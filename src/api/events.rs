@@ -13,6 +13,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -115,7 +116,7 @@ async fn list_run_events(
         return Ok(Json(Page::new(events, query.limit, |event| event.id)?).into_response());
     }
     let after = last_event_id(&headers)?.unwrap_or(after);
-    Ok(Sse::new(follow(state.db, id, after)).keep_alive(KeepAlive::default()).into_response())
+    Ok(Sse::new(follow(state.db, state.stop, id, after)).keep_alive(KeepAlive::default()).into_response())
 }
 
 fn wants_stream(headers: &HeaderMap) -> bool {
@@ -133,8 +134,14 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     })
 }
 
-/// The events after `after` as they happen, until the run has finished and all were sent.
-fn follow(db: PgPool, run: Uuid, after: i64) -> impl Stream<Item = Result<Event, Infallible>> {
+/// The events after `after` as they happen, until the run has finished and all were sent, or the service stops.
+fn follow(
+    db: PgPool,
+    stop: CancellationToken,
+    run: Uuid,
+    after: i64,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    let ended = stop.cancelled_owned();
     stream::unfold(Some(after), move |position| {
         let db = db.clone();
         async move {
@@ -157,6 +164,7 @@ fn follow(db: PgPool, run: Uuid, after: i64) -> impl Stream<Item = Result<Event,
         }
     })
     .flatten()
+    .take_until(ended)
 }
 
 /// Whether the run has finished is read first: then no event can come after those read next.

@@ -38,6 +38,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
@@ -60,6 +61,8 @@ pub struct ApiState {
     pub metrics: Metrics,
     /// The version of the newest migration of this build; `/readyz` compares it with the database's.
     pub schema_version: i64,
+    /// Cancelled when the service is about to stop: streams end then.
+    pub stop: CancellationToken,
     /// How long a request may take, [`limits::REQUEST_TIME`] unless changed.
     pub request_time: Duration,
     http: HttpMetrics,
@@ -69,7 +72,8 @@ impl ApiState {
     /// The state of one API. Its own metrics are added to `metrics`, which fails when they are there already.
     pub fn new(db: PgPool, clock: Clock, metrics: Metrics, schema_version: i64) -> prometheus::Result<Self> {
         let http = HttpMetrics::register(metrics.registry())?;
-        Ok(Self { db, clock, metrics, schema_version, request_time: limits::REQUEST_TIME, http })
+        let (stop, request_time) = (CancellationToken::new(), limits::REQUEST_TIME);
+        Ok(Self { db, clock, metrics, schema_version, stop, request_time, http })
     }
 }
 

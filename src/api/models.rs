@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Principal;
+use super::etag::IfMatch;
 use super::extract::{Json, Path, Query};
 use super::idempotency::{self, Begin, Idempotent, RequestKey};
 use super::page::{Cursor, Limit, Page};
 use super::problem::Problem;
 use super::reply::Reply;
-use super::responses::{Conflict, NotFound};
+use super::responses::{Conflict, NotFound, PreconditionFailed};
 use super::traffic::{TrafficView, revision_view};
 use crate::models::{self, ModelVersion, Version, VersionStatus};
 use crate::runs;
@@ -160,20 +161,22 @@ struct Promotion {
 /// Make a version live
 ///
 /// All traffic goes to it at once, without a test. A run that is proving its model gives way: its test is aborted, or
-/// its watch ends.
+/// its watch ends. `If-Match` takes the `ETag` of the traffic that was looked at.
 #[utoipa::path(
     post, path = "/v1/pipelines/{pipeline}/models/{version}/promote", tag = "models",
-    params(("pipeline" = String, Path), ("version" = String, Path, example = "1.4.0"), RequestKey),
+    params(("pipeline" = String, Path), ("version" = String, Path, example = "1.4.0"), RequestKey, IfMatch),
     request_body = Promotion,
     responses(
         (status = 200, description = "The traffic as it is now.", body = TrafficView),
         (status = 404, response = NotFound),
         (status = 409, response = Conflict),
+        (status = 412, response = PreconditionFailed),
     ),
 )]
 async fn promote_model_version(
     State(state): State<ApiState>,
     principal: Principal,
+    if_match: IfMatch,
     Path((pipeline, version)): Path<(String, Version)>,
     request: Idempotent<Promotion>,
 ) -> Result<Reply, Problem> {
@@ -185,6 +188,7 @@ async fn promote_model_version(
     traffic::lock(&mut tx, &pipeline).await?;
     let found = models::by_version(&mut *tx, &pipeline, version).await?;
     let found = found.ok_or_else(|| Problem::not_found("model version", format!("{pipeline}@{version}")))?;
+    if_match.check(revision_view(&mut tx, &pipeline).await?.revision)?;
     if found.status == VersionStatus::Live {
         return Err(TrafficError::AlreadyLive(version).into());
     }

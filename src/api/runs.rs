@@ -30,12 +30,17 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(retry_run))
 }
 
+/// A run takes its settings from its pipeline: the body is empty, or an empty object.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NoSettings {}
+
 /// Start a run
 ///
 /// 409 with a link to the other run where the pipeline is building one already.
 #[utoipa::path(
     post, path = "/v1/pipelines/{pipeline}/runs", tag = "runs",
-    params(("pipeline" = String, Path), RequestKey),
+    params(("pipeline" = String, Path), RequestKey), request_body = Option<NoSettings>,
     responses(
         (status = 202, description = "The run was queued; follow it at `Location`.", body = RunView),
         (status = 404, response = NotFound),
@@ -46,7 +51,7 @@ async fn trigger_run(
     State(state): State<ApiState>,
     principal: Principal,
     Path(name): Path<String>,
-    request: Idempotent<()>,
+    request: Idempotent<Option<NoSettings>>,
 ) -> Result<Reply, Problem> {
     let mut tx = match idempotency::begin(&state.db, &principal, &request.key).await? {
         Begin::Replay(reply) => return Ok(reply),

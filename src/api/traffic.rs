@@ -239,19 +239,22 @@ struct Rollback {
 /// Put an earlier live version back
 ///
 /// All traffic goes to it at once. What was live becomes `rolled_back` and never comes back by itself. A run that is
-/// proving its model gives way.
+/// proving its model gives way. With `If-Match`, the `ETag` of the traffic that was looked at, a second rollback of the
+/// same trouble by somebody else changes nothing.
 #[utoipa::path(
     post, path = "/v1/pipelines/{pipeline}/rollback", tag = "traffic", request_body = Rollback,
-    params(("pipeline" = String, Path), RequestKey),
+    params(("pipeline" = String, Path), RequestKey, IfMatch),
     responses(
         (status = 200, description = "The traffic as it is now.", body = TrafficView),
         (status = 404, response = NotFound),
         (status = 409, response = Conflict),
+        (status = 412, response = PreconditionFailed),
     ),
 )]
 async fn roll_back(
     State(state): State<ApiState>,
     principal: Principal,
+    if_match: IfMatch,
     Path(name): Path<String>,
     request: Idempotent<Rollback>,
 ) -> Result<Reply, Problem> {
@@ -263,6 +266,7 @@ async fn roll_back(
     if !traffic::lock(&mut tx, &name).await? {
         return Err(Problem::not_found("pipeline", &name));
     }
+    if_match.check(revision_view(&mut tx, &name).await?.revision)?;
     let by = principal.by();
     runs::yield_to_operator(&mut tx, &name, true, &reason, &by).await?;
     traffic::rollback(&mut tx, &name, request.body.version, &reason, &by).await?;

@@ -26,7 +26,7 @@ enum Command {
 /// Only its hash is stored, so it cannot be shown again. Standard output gets the key and nothing else.
 #[derive(Args, Debug)]
 struct Create {
-    /// What the key may do: viewer reads, operator acts on runs and traffic, admin configures
+    /// What the key may do: viewer reads; operator and admin read and change everything, for now alike
     #[arg(long, value_name = "ROLE")]
     role: Role,
 

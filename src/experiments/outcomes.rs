@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
@@ -14,6 +14,13 @@ use crate::models::Version;
 pub const MAX_BATCH: usize = 10_000;
 /// How far ahead of the service's clock an outcome's time may be.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
+
+/// Costs (dollars) and latencies (milliseconds) above this are mistakes; their squares would not fit a sum.
+const MOST: f64 = 1e12;
+/// Below this a number is zero for every purpose, and its square would underflow.
+const LEAST: f64 = 1e-100;
+/// The times that can be stored and compared.
+const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
 
 /// One observation of a served version.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -153,7 +160,7 @@ impl Known {
         }
         let revisions = sqlx::query!(
             r#"SELECT r.pipeline, r.revision, r.created_at, r.experiment_id,
-                      array_agg(w.model_version_id) AS "versions!"
+                      array_agg(w.model_version_id) FILTER (WHERE w.weight > 0) AS "versions!"
                  FROM traffic_revisions r JOIN traffic_weights w USING (pipeline, revision)
                 WHERE r.pipeline = ANY($1) GROUP BY 1, 2, 3, 4 ORDER BY r.revision DESC"#,
             &names,
@@ -223,13 +230,15 @@ fn check_values(outcome: &Outcome, now: DateTime<Utc>) -> Result<(), String> {
     for (name, value, most) in [
         ("engagement_rate", outcome.engagement_rate, 1.0),
         ("quality", outcome.quality, 1.0),
-        ("cost", outcome.cost, f64::MAX),
-        ("latency_ms", outcome.latency_ms, f64::MAX),
+        ("cost", outcome.cost, MOST),
+        ("latency_ms", outcome.latency_ms, MOST),
     ] {
         if value.is_some_and(|value| !(0.0..=most).contains(&value)) {
-            let range = if most > 1.0 { "0 or more" } else { "between 0 and 1" };
-            return Err(format!("{name} must be {range}"));
+            return Err(format!("{name} must be between 0 and {most}"));
         }
+    }
+    if !YEARS.contains(&outcome.served_at.year()) {
+        return Err(format!("served_at must be between the years {} and {}", YEARS.start(), YEARS.end()));
     }
     for (name, value) in [("engagements", outcome.engagements), ("impressions", outcome.impressions)] {
         if value.is_some_and(|value| value < 0) {
@@ -237,6 +246,10 @@ fn check_values(outcome: &Outcome, now: DateTime<Utc>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn not_tiny(value: f64) -> f64 {
+    if value < LEAST { 0.0 } else { value }
 }
 
 /// The valid outcomes of a batch, by column.
@@ -269,12 +282,12 @@ impl Rows {
         self.unit.push(outcome.unit);
         self.persona.push(outcome.persona);
         self.served_at.push(outcome.served_at);
-        self.engagement_rate.push(outcome.engagement_rate);
+        self.engagement_rate.push(outcome.engagement_rate.map(not_tiny));
         self.engagements.push(outcome.engagements);
         self.impressions.push(outcome.impressions);
-        self.cost.push(outcome.cost);
-        self.quality.push(outcome.quality);
-        self.latency_ms.push(outcome.latency_ms);
+        self.cost.push(outcome.cost.map(not_tiny));
+        self.quality.push(outcome.quality.map(not_tiny));
+        self.latency_ms.push(outcome.latency_ms.map(not_tiny));
         self.failed.push(outcome.failed);
     }
 

@@ -48,7 +48,10 @@ pub enum JobError {
 
 impl From<sqlx::Error> for JobError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Retryable { message: format!("the database: {error}"), retry_after: None }
+        // The words of the database are for the log; the message is shown to people.
+        tracing::warn!(%error, "the database refused or did not answer");
+        let message = "the database did not do what was asked; the service's log has its words".into();
+        Self::Retryable { message, retry_after: None }
     }
 }
 

@@ -11,6 +11,8 @@ use crate::experiments::decision::Rules;
 use crate::trainers::PROVIDERS;
 
 const DAY: f64 = 86_400.0;
+/// Each look is a call of the provider or a write of the database.
+const SHORTEST_INTERVAL: f64 = 0.05;
 /// Ten years: nothing in a pipeline takes longer.
 const LONGEST: f64 = 3650.0 * DAY;
 
@@ -187,6 +189,7 @@ impl PipelineConfig {
         };
         let name = |text: &str| !text.trim().is_empty() && text.len() <= 256;
         let seconds = |value: f64| value > 0.0 && value <= LONGEST;
+        let interval = |value: f64| (SHORTEST_INTERVAL..=LONGEST).contains(&value);
         let whole = |value: Option<u32>, most| value.is_none_or(|value| (1..=most).contains(&value));
 
         check("/serving_model", name(&self.serving_model), "must be the id of a model, up to 256 characters");
@@ -227,7 +230,7 @@ impl PipelineConfig {
             training.learning_rate_multiplier.is_none_or(|m| m.is_finite() && m > 0.0),
             "must be above 0",
         );
-        check("/training/poll_seconds", seconds(training.poll_seconds), DURATION);
+        check("/training/poll_seconds", interval(training.poll_seconds), INTERVAL);
         check("/training/settle_seconds", seconds(training.settle_seconds), DURATION);
         check("/training/time_limit_seconds", seconds(training.time_limit_seconds), DURATION);
 
@@ -238,7 +241,7 @@ impl PipelineConfig {
             (1..10_000).contains(&experiment.candidate_weight),
             "must be between 1 and 9999 basis points",
         );
-        check("/experiment/interval_seconds", seconds(experiment.interval_seconds), DURATION);
+        check("/experiment/interval_seconds", interval(experiment.interval_seconds), INTERVAL);
         check("/experiment/approval_seconds", seconds(experiment.approval_seconds), DURATION);
 
         check(
@@ -249,14 +252,14 @@ impl PipelineConfig {
 
         let watch = &self.watch;
         check("/watch/duration_seconds", seconds(watch.duration_seconds), DURATION);
-        check("/watch/interval_seconds", seconds(watch.interval_seconds), DURATION);
+        check("/watch/interval_seconds", interval(watch.interval_seconds), INTERVAL);
         check(
             "/watch/hold_back_weight",
             (0..10_000).contains(&watch.hold_back_weight),
             "must be between 0 and 9999 basis points",
         );
 
-        if let Err(error) = Cron::new(&self.schedule.cron, &self.schedule.timezone) {
+        if let Err(error) = Cron::checked(&self.schedule.cron, &self.schedule.timezone) {
             faults.insert(error.field().to_owned(), error.to_string());
         }
         if let Err(error) = experiment.rules.validate() {
@@ -267,6 +270,7 @@ impl PipelineConfig {
     }
 }
 
+const INTERVAL: &str = "must be a number of seconds of at least 0.05 and at most ten years";
 const DURATION: &str = "must be a number of seconds above 0 and at most ten years";
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ pub enum CronError {
     /// The pattern cannot be read.
     #[error("must have five fields (minute, hour, day of month, month, day of week), such as 0 2 * * 0: {0}")]
     Pattern(croner::errors::CronError),
+    /// No time fits.
+    #[error("must name a time that comes: none fits this pattern")]
+    Never,
     /// The time zone is unknown.
     #[error("must be an IANA time zone, such as UTC or Europe/Berlin")]
     Timezone,
@@ -33,7 +36,7 @@ impl CronError {
     #[must_use]
     pub fn field(&self) -> &'static str {
         match self {
-            Self::Pattern(_) => "/schedule/cron",
+            Self::Pattern(_) | Self::Never => "/schedule/cron",
             Self::Timezone => "/schedule/timezone",
         }
     }
@@ -46,6 +49,12 @@ impl Cron {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let pattern = parser.parse(pattern).map_err(CronError::Pattern)?;
         Ok(Self { pattern, timezone })
+    }
+
+    /// As [`Self::new`], refusing a pattern that no time fits, such as the 30th of February.
+    pub fn checked(pattern: &str, timezone: &str) -> Result<Self, CronError> {
+        let cron = Self::new(pattern, timezone)?;
+        cron.next_after(DateTime::UNIX_EPOCH).map(|_| cron).ok_or(CronError::Never)
     }
 
     /// The first slot after `time`; `None` where the pattern has no further one.
@@ -156,6 +165,8 @@ mod tests {
     fn bad_schedules_name_their_field() {
         assert_eq!(Cron::new("0 2 * *", "UTC").unwrap_err().field(), "/schedule/cron");
         assert_eq!(Cron::new("0 0 2 * * 0", "UTC").unwrap_err().field(), "/schedule/cron");
+        assert!(matches!(Cron::checked("0 0 30 2 *", "UTC"), Err(CronError::Never)));
+        assert!(Cron::checked("0 0 29 2 *", "UTC").is_ok());
         assert_eq!(Cron::new("0 2 * * 0", "Mars/Olympus").unwrap_err().field(), "/schedule/timezone");
     }
 }

@@ -15,18 +15,25 @@ use crate::trainers::{JobStatus, Trainer};
 
 /// Cancels the job at the provider, ends a running test, and finishes the run.
 pub(super) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
-    let cancelled = match cancel_training(context).await? {
-        Jobs::Cancelled(jobs) => jobs,
-        Jobs::MayTurnUp { after } => {
+    let mut refused = String::new();
+    let cancelled = match cancel_training(context).await {
+        Ok(Jobs::Cancelled(jobs)) => jobs,
+        Ok(Jobs::MayTurnUp { after }) => {
             let reason = "a create was not answered; its job, if there is one, is cancelled when it turns up";
             return Ok(Transition::wait(context.begin().await?, after, "cancelling", reason));
         }
+        // The run ends all the same, and says that its job may go on.
+        Err(JobError::Fatal { message, .. }) => {
+            refused = format!(". Its job at the provider could not be cancelled and may go on: {message}");
+            Vec::new()
+        }
+        Err(error) => return Err(error),
     };
     let run = context.run;
     let who = run.request_actor.as_deref().unwrap_or("somebody");
     let reason = match &run.request_reason {
-        Some(reason) => format!("{who} cancelled the run: {reason}"),
-        None => format!("{who} cancelled the run"),
+        Some(reason) => format!("{who} cancelled the run: {reason}{refused}"),
+        None => format!("{who} cancelled the run{refused}"),
     };
     let mut tx = context.begin_with_pipeline().await?;
     wind_down::end_test(&mut tx, run, VersionStatus::Candidate, &reason, &By::worker()).await?;

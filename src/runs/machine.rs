@@ -146,25 +146,14 @@ async fn advance(services: &Services, lease: &Lease) -> Result<Done, JobError> {
         Err(_) => "error",
     };
     services.metrics.step_executed(&run.pipeline, run.step.as_str(), word, begun.elapsed());
-    match result {
-        Ok(Outcome::Next(step)) => {
+    match result? {
+        Outcome::Next(step) => {
             tracing::info!(pipeline = run.pipeline, from = %run.step, to = %step, "step done");
         }
-        Ok(Outcome::Finish(verdict)) => count_finished(services, &run, &verdict),
-        Ok(Outcome::Wait { .. }) => {}
-        Err(JobError::LeaseLost) => look_again(services, lease).await?,
-        Err(error) => return Err(error),
+        Outcome::Finish(verdict) => count_finished(services, &run, &verdict),
+        Outcome::Wait { .. } => {}
     }
     Ok(Done::Committed)
-}
-
-/// What the step did is void. Where that is because an operator or another run moved this one meanwhile, the
-/// lease is still held: it is given back, so that the run is looked at again at once and not when the lease
-/// runs out. Where the lease itself is lost, nothing is changed.
-async fn look_again(services: &Services, lease: &Lease) -> Result<(), JobError> {
-    let mut tx = services.db.begin().await?;
-    lease.reschedule(&mut tx, Duration::ZERO).await?;
-    Ok(tx.commit().await?)
 }
 
 fn count_finished(services: &Services, run: &Run, verdict: &Verdict) {
@@ -240,7 +229,16 @@ async fn fail(
         return Ok(());
     };
     wind_down::end_test(conn, &run, VersionStatus::Candidate, "the run failed", &By::worker()).await?;
-    let verdict = Verdict { status: RunStatus::Failed, code: code.to_owned(), reason: message.to_owned() };
+    let reason = if run.step == Step::Watch {
+        // It passed its test, and not being able to watch is not harm: people decide.
+        format!(
+            "{message}. The promoted version stays live with its hold-back and nobody watches it: retry the run to \
+             go on watching, or roll the pipeline back"
+        )
+    } else {
+        message.to_owned()
+    };
+    let verdict = Verdict { status: RunStatus::Failed, code: code.to_owned(), reason };
     finish::finish(conn, &run, &verdict, &json!({"attempts": lease.attempt}), &By::worker()).await?;
     count_finished(services, &run, &verdict);
     Ok(())

@@ -11,7 +11,9 @@ use super::transition::{enter_step, event};
 use super::{JOB_KIND, Place, Request, Run, RunStatus, Step, places, steps, store, trainings};
 use crate::audit::{self, AuditEvent, By};
 use crate::clock::Clock;
+use crate::experiments;
 use crate::jobs;
+use crate::models::{self, VersionStatus};
 use crate::traffic;
 
 /// Why a request was refused. Nothing was changed.
@@ -35,6 +37,9 @@ pub enum RequestError {
     /// Only failed runs can be retried.
     #[error("the run is {0}; only a failed run can be retried")]
     NotFailed(RunStatus),
+    /// Its evidence is no longer about what is live.
+    #[error("another version went live since the run's test; trigger a new run")]
+    Overtaken,
     /// Another run is in the place that this one needs.
     #[error("run {0} of this pipeline is in the way; wait for it, or cancel it")]
     RunActive(Uuid),
@@ -117,6 +122,9 @@ pub async fn retry(
     if let Some(other) = places::in_place(conn, &run.pipeline, place).await? {
         return Err(RequestError::RunActive(other.id));
     }
+    if overtaken(conn, &run, step).await? {
+        return Err(RequestError::Overtaken);
+    }
     let step = renew_training(conn, clock, &run, step).await?;
     sqlx::query!(
         "UPDATE runs SET status = 'running', step = $2, place = $3, reason_code = NULL, reason = NULL,
@@ -138,13 +146,31 @@ pub async fn retry(
     reread(conn, id).await
 }
 
+/// Whether the pipeline has moved on, so that the step would act on a version that it was not about.
+async fn overtaken(conn: &mut PgConnection, run: &Run, step: Step) -> sqlx::Result<bool> {
+    if step < Step::Test {
+        return Ok(false);
+    }
+    if step == Step::Test {
+        let Some(id) = run.model_version_id else { return Ok(false) };
+        let version = models::by_id(conn, id).await?;
+        return Ok(version.is_none_or(|version| version.status != VersionStatus::Candidate));
+    }
+    let Some(id) = run.experiment_id else { return Ok(false) };
+    let Some(experiment) = experiments::by_id(&mut *conn, id).await? else { return Ok(true) };
+    let expected = if step == Step::Watch { experiment.candidate_id } else { experiment.baseline_id };
+    let live = traffic::current(conn, &run.pipeline).await?;
+    Ok(live.is_none_or(|live| live.live_version_id != expected))
+}
+
 /// A new intention where the old one can no longer lead to a model.
 async fn renew_training(conn: &mut PgConnection, clock: &Clock, run: &Run, step: Step) -> sqlx::Result<Step> {
     let Some(id) = run.training_id.filter(|_| matches!(step, Step::Upload | Step::Train)) else {
         return Ok(step);
     };
     let Some(training) = trainings::by_id(&mut *conn, id).await? else { return Ok(step) };
-    let ended = matches!(training.provider_status.as_deref(), Some("failed" | "cancelled"));
+    let lost = run.reason_code.as_deref() == Some("job_not_found");
+    let ended = lost || matches!(training.provider_status.as_deref(), Some("failed" | "cancelled"));
     if !ended {
         trainings::allow_another_call(conn, id, steps::once::MAX_UNANSWERED).await?;
         return Ok(step);

@@ -19,7 +19,8 @@ pub struct TestArms {
     pub candidate: Uuid,
 }
 
-/// Gives the candidate its weight and the baseline the rest. A hold-back of an earlier watch ends.
+/// Gives the candidate its weight and the baseline the rest. A hold-back of an earlier watch ends. Only a version
+/// with the status `candidate` can be tested: one that was live and was taken back must not come back like this.
 pub async fn start_test(
     conn: &mut PgConnection,
     pipeline: &str,
@@ -27,6 +28,10 @@ pub async fn start_test(
     weight: i32,
     by: &By,
 ) -> Result<i64, TrafficError> {
+    let candidate = models::by_id(&mut *conn, arms.candidate).await?.ok_or(sqlx::Error::RowNotFound)?;
+    if candidate.status != VersionStatus::Candidate {
+        return Err(TrafficError::NotACandidate { version: candidate.version, status: candidate.status });
+    }
     retire_hold_back(conn, pipeline).await?;
     models::set_status(conn, arms.candidate, VersionStatus::Testing).await?;
     let reason = format!("the test gives the candidate {} % of the traffic", percent(weight));

@@ -134,6 +134,14 @@ pub enum TrafficError {
         /// Its status.
         status: VersionStatus,
     },
+    /// The version may not be tested.
+    #[error("version {version} is {status}; only a candidate can be tested")]
+    NotACandidate {
+        /// The version.
+        version: Version,
+        /// Its status.
+        status: VersionStatus,
+    },
     /// The live version must be part of a split.
     #[error("version {0} is live and must be part of the split; promote another version to replace it")]
     LiveMissing(Version),

@@ -19,6 +19,12 @@ impl From<sqlx::Error> for Problem {
                 "A text of the request cannot be stored",
             )
             .detail("A text of the request contains the character NUL (U+0000); leave it out."),
+            Kind::BadTime => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unstorable-time",
+                "A time of the request cannot be stored",
+            )
+            .detail("A time of the request is outside of the calendar that the database knows."),
             Kind::Internal => Self::internal(&error),
         }
     }
@@ -29,6 +35,7 @@ enum Kind {
     Unavailable,
     Contended,
     BadText,
+    BadTime,
     Internal,
 }
 
@@ -52,6 +59,8 @@ fn kind_of_code(code: &str) -> Kind {
         "40001" | "40P01" | "55P03" | "57014" => Kind::Contended,
         // a text with NUL, in a text or a jsonb column
         "22021" | "22P05" => Kind::BadText,
+        // a time out of range
+        "22008" => Kind::BadTime,
         _ => Kind::Internal,
     }
 }

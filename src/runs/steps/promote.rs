@@ -2,21 +2,32 @@
 
 use serde_json::json;
 
-use super::super::Step;
 use super::super::machine::StepContext;
 use super::super::transition::Transition;
+use super::super::{RunStatus, Step, wind_down};
 use super::broken;
 use crate::audit::By;
+use crate::experiments;
 use crate::halt;
 use crate::jobs::JobError;
-use crate::models;
+use crate::models::{self, VersionStatus};
 use crate::traffic;
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let run = context.run;
     let candidate = run.model_version_id.ok_or_else(|| broken("its model version"))?;
 
+    let experiment = run.experiment_id.ok_or_else(|| broken("its experiment"))?;
     let mut tx = context.begin_with_pipeline().await?;
+    let experiment =
+        experiments::by_id(&mut *tx, experiment).await?.ok_or_else(|| broken("its experiment"))?;
+    let live = traffic::current(&mut tx, &run.pipeline).await?.ok_or_else(|| broken("its pipeline"))?;
+    if live.live_version_id != experiment.baseline_id {
+        // The evidence is against another version than the one that would be replaced.
+        let reason = "another version went live since the test; trigger a new run to test against it";
+        wind_down::end_test(&mut tx, run, VersionStatus::Candidate, reason, &By::worker()).await?;
+        return Ok(Transition::finish(tx, RunStatus::Cancelled, "overtaken", reason));
+    }
     let candidate = models::by_id(&mut *tx, candidate).await?.ok_or_else(|| broken("its model version"))?;
     let reason = format!("run {} earned it", run.id);
     let revision = traffic::promote(

@@ -5,13 +5,14 @@ use sqlx::PgConnection;
 
 use super::super::machine::StepContext;
 use super::super::transition::{Transition, set_place};
-use super::super::{Place, Step, places};
+use super::super::{Place, RunStatus, Step, places};
 use super::{broken, seconds, until};
 use crate::audit::By;
 use crate::experiments::decision::{Decision, Verdict, decide};
 use crate::experiments::{self, Experiment, Phase};
 use crate::halt;
 use crate::jobs::JobError;
+use crate::models::{self, VersionStatus};
 use crate::traffic::{self, TestArms};
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
@@ -34,6 +35,12 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
     if let Some(other) = places::vacate(&mut tx, run).await? {
         let reason = format!("run {other} is proving its model; this one follows");
         return Ok(Transition::wait(tx, seconds(settings.interval_seconds), "proving_place_taken", reason));
+    }
+    let version = models::by_id(&mut *tx, candidate).await?.ok_or_else(|| broken("its model version"))?;
+    if version.status != VersionStatus::Candidate {
+        // An operator promoted it, or took it back, while this run was waiting.
+        let reason = format!("{} is {} and cannot be tested any more", version.name(), version.status);
+        return Ok(Transition::finish(tx, RunStatus::Cancelled, "candidate_not_testable", reason));
     }
     set_place(&mut tx, run, Place::Proving).await?;
     let live = traffic::current(&mut tx, &run.pipeline).await?.ok_or_else(|| broken("its pipeline"))?;

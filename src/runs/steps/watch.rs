@@ -20,6 +20,12 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     let id = run.experiment_id.ok_or_else(|| broken("its experiment"))?;
     let mut tx = context.begin_with_pipeline().await?;
     let experiment = experiments::by_id(&mut *tx, id).await?.ok_or_else(|| broken("its experiment"))?;
+    let live = traffic::current(&mut tx, &run.pipeline).await?.ok_or_else(|| broken("its pipeline"))?;
+    if live.live_version_id != experiment.candidate_id {
+        // What harm the candidate did must not take back the version that replaced it.
+        let reason = "another version went live since the promotion; there is nothing left to watch";
+        return Ok(Transition::finish(tx, RunStatus::Cancelled, "overtaken", reason));
+    }
     let look = experiments::harm_look(&mut tx, &experiment).await?;
     if let Some(planned) = look.planned_standard_error {
         experiments::freeze_planned_error(&mut tx, id, Phase::Watch, planned).await?;
@@ -29,15 +35,16 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     }
     let ends_at = end(context, &watch_began(context, &mut tx).await?);
     if context.now >= ends_at {
-        let live = traffic::current(&mut tx, &run.pipeline).await?.ok_or_else(|| broken("its pipeline"))?;
-        let reason = format!("the watch ended without harm. {}", look.reason);
-        if live.shares.len() > 1 {
-            traffic::end_watch(&mut tx, &run.pipeline, &reason, &By::worker()).await?;
-        }
+        let (code, found) = if look.enough {
+            ("watched", "the watch ended without harm")
+        } else {
+            ("watched_without_evidence", "the watch ended and harm could not be judged")
+        };
+        let reason = format!("{found}. {}", look.reason);
+        // Also without a hold-back: units and outcomes belong to the experiment no longer.
+        traffic::end_watch(&mut tx, &run.pipeline, &reason, &By::worker()).await?;
         halt::point("watch", "ending");
-        return Ok(
-            Transition::finish(tx, RunStatus::Succeeded, "watched", reason).with(json!({"look": look}))
-        );
+        return Ok(Transition::finish(tx, RunStatus::Succeeded, code, reason).with(json!({"look": look})));
     }
     let wait = until(context.now, ends_at).min(seconds(context.config.watch.interval_seconds));
     Ok(Transition::wait(tx, wait, "watching", look.reason.clone()).with(json!({"look": look})))
