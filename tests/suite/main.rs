@@ -11,6 +11,7 @@ mod api_plumbing;
 mod decisions;
 mod original;
 mod outcomes;
+mod overtaken;
 mod pipelines;
 mod places;
 mod real_posts;
