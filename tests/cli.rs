@@ -170,7 +170,18 @@ fn a_key_needs_a_role_and_a_name() {
 
 #[test]
 fn help_reads_well_and_hides_secrets() {
-    const COMMANDS: [&[&str]; 5] = [&[], &["serve"], &["migrate"], &["keys"], &["keys", "create"]];
+    const COMMANDS: [&[&str]; 10] = [
+        &[],
+        &["serve"],
+        &["demo"],
+        &["migrate"],
+        &["simulate"],
+        &["openapi"],
+        &["keys"],
+        &["keys", "create"],
+        &["keys", "list"],
+        &["keys", "revoke"],
+    ];
     let variables = [("DATABASE_URL", "postgres://me:hidden@host/db"), ("OPENAI_API_KEY", "sk-hidden")];
     for command in COMMANDS {
         let output = tuneloop(&[command, &["--help"]].concat(), &variables);

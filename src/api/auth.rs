@@ -10,6 +10,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sqlx::{Acquire, PgConnection, PgPool};
@@ -119,6 +120,28 @@ pub async fn revoke_key(conn: &mut PgConnection, id: Uuid, by: Actor) -> sqlx::R
     }
     tx.commit().await?;
     Ok(revoked)
+}
+
+/// A key as it is listed: everything but the key.
+#[derive(Debug)]
+pub struct ListedKey {
+    /// Names the key.
+    pub id: Uuid,
+    /// Who uses it.
+    pub name: String,
+    /// What it allows.
+    pub role: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was made useless, if it was.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// All keys, oldest first.
+pub async fn list_keys(db: &PgPool) -> sqlx::Result<Vec<ListedKey>> {
+    sqlx::query_as!(ListedKey, "SELECT id, name, role, created_at, revoked_at FROM api_keys ORDER BY id")
+        .fetch_all(db)
+        .await
 }
 
 /// The caller of a request. As an extractor it is there on every route behind [`authenticate`].

@@ -1,6 +1,8 @@
 //! `tuneloop keys`: keys for the API.
 
 use clap::{Args, Subcommand, ValueEnum};
+use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::{Failure, print, tell};
 use crate::api::auth;
@@ -9,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::DatabaseArgs;
 use crate::database;
 
-/// Create keys for the API
+/// Create, list and revoke keys for the API
 #[derive(Args, Debug)]
 pub(super) struct Keys {
     #[command(subcommand)]
@@ -19,6 +21,26 @@ pub(super) struct Keys {
 #[derive(Debug, Subcommand)]
 enum Command {
     Create(Create),
+    List(List),
+    Revoke(Revoke),
+}
+
+/// List the keys with their ids, oldest first
+#[derive(Args, Debug)]
+struct List {
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+/// Make a key useless from now on
+#[derive(Args, Debug)]
+struct Revoke {
+    /// The key's id, as `tuneloop keys list` shows it
+    #[arg(value_name = "ID", value_parser = id)]
+    id: Uuid,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 /// Create a key and print it
@@ -63,23 +85,71 @@ fn name(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
+fn id(text: &str) -> Result<Uuid, &'static str> {
+    text.parse().map_err(|_| "the id of a key, as `tuneloop keys list` shows it")
+}
+
 impl Keys {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let Command::Create(create) = self.command;
-        let pool = database::connect(create.database.database_url.expose(), 1).await?;
-        database::check_schema(&pool).await?;
+        match self.command {
+            Command::Create(create) => create.run().await,
+            Command::List(list) => list.run().await,
+            Command::Revoke(revoke) => revoke.run().await,
+        }
+    }
+}
+
+/// A connection to a database that has the schema of this build.
+async fn connect(settings: &DatabaseArgs) -> Result<PgPool, Failure> {
+    let pool = database::connect(settings.database_url.expose(), 1).await?;
+    database::check_schema(&pool).await?;
+    Ok(pool)
+}
+
+impl Create {
+    async fn run(self) -> Result<(), Failure> {
+        let pool = connect(&self.database).await?;
         let mut conn = pool.acquire().await?;
-        let role = create.role.into();
-        let key = auth::create_key(&mut conn, &Clock::system(), &create.name, role, Actor::System).await?;
+        let role = auth::Role::from(self.role);
+        let key = auth::create_key(&mut conn, &Clock::system(), &self.name, role, Actor::System).await?;
         drop(conn);
         pool.close().await;
         // Only the key stands on standard output, so that a script can keep it.
         print(&key.plaintext)?;
         tell(&format!(
-            "This {} key of {} is shown once: send it as `Authorization: Bearer <key>`.",
-            auth::Role::from(create.role),
-            create.name
+            "This {role} key of {} is shown once: send it as `Authorization: Bearer <key>`.",
+            self.name
         ));
+        Ok(())
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<(), Failure> {
+        let pool = connect(&self.database).await?;
+        for key in auth::list_keys(&pool).await? {
+            let revoked =
+                key.revoked_at.map_or_else(String::new, |at| format!("  revoked {}", at.format("%F %T")));
+            let created = key.created_at.format("%F %T");
+            print(&format!("{}  {:<8}  created {created}{revoked}  {}", key.id, key.role, key.name))?;
+        }
+        pool.close().await;
+        Ok(())
+    }
+}
+
+impl Revoke {
+    async fn run(self) -> Result<(), Failure> {
+        let pool = connect(&self.database).await?;
+        let mut conn = pool.acquire().await?;
+        let revoked = auth::revoke_key(&mut conn, self.id, Actor::System).await?;
+        drop(conn);
+        pool.close().await;
+        if !revoked {
+            let message = format!("There is no valid key {}: `tuneloop keys list` shows them.", self.id);
+            return Err(Failure::Failed(message.into()));
+        }
+        tell("The key is refused from now on.");
         Ok(())
     }
 }

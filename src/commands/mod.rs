@@ -26,7 +26,7 @@ const BAD_SETTINGS: u8 = 2;
 
 /// A control plane that keeps a production language model improving by itself
 #[derive(Debug, Parser)]
-#[command(name = "tuneloop", version, propagate_version = true)]
+#[command(name = "tuneloop", version, propagate_version = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -265,3 +265,22 @@ fn a_service_that_still_connects_can_be_stopped() {
     assert!(sent.success());
     assert_eq!(service.wait().unwrap().code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_key_is_listed_without_its_secret_and_revoked_once() {
+    let database = Database::empty("keys").await;
+    database::migrate(&database.pool().await).await.unwrap();
+    let made = database.run(&["keys", "create", "--role", "viewer", "--name", "ci"]).await;
+    let secret = text(&made.stdout).trim().to_owned();
+    let listed = text(&database.run(&["keys", "list"]).await.stdout);
+    assert!(listed.contains("viewer") && listed.trim_end().ends_with("ci"), "{listed}");
+    assert!(!listed.contains(&secret), "{listed}");
+
+    let id = listed.split_whitespace().next().unwrap();
+    let revoke = || database.command(&["keys", "revoke", id]).output().unwrap();
+    assert!(revoke().status.success());
+    assert!(text(&database.run(&["keys", "list"]).await.stdout).contains("revoked"));
+    let again = revoke();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("There is no valid key"), "{again:?}");
+}
