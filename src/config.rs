@@ -177,7 +177,7 @@ pub struct ServeArgs {
     #[arg(long, env = "TUNELOOP_ROLES", value_name = "ROLES", default_value = "api,worker,scheduler")]
     pub roles: Roles,
 
-    /// Directory of datasets, as a path or a file:// URL; processes with the role worker share it
+    /// Directory of datasets, as a path or a file:// URL; processes with the roles api and worker share it
     #[arg(
         long,
         env = "DATASET_STORE_URL",

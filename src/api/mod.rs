@@ -6,6 +6,7 @@
 mod assignment;
 mod audit;
 pub mod auth;
+mod datasets;
 mod document;
 mod domain_errors;
 pub mod etag;
@@ -47,6 +48,7 @@ use utoipa_axum::router::OpenApiRouter;
 use self::metrics_layer::HttpMetrics;
 use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
+use crate::dataset::{DatasetStore, Sources};
 use crate::telemetry::metrics::Metrics;
 
 /// What the endpoints share.
@@ -60,6 +62,10 @@ pub struct ApiState {
     pub metrics: Metrics,
     /// The version of the newest migration of this build; `/readyz` compares it with the database's.
     pub schema_version: i64,
+    /// Where posts are read; in the service's own database only, unless changed.
+    pub sources: Sources,
+    /// Where datasets are kept.
+    pub datasets: DatasetStore,
     /// How long a request may take, [`limits::REQUEST_TIME`] unless changed.
     pub request_time: Duration,
     http: HttpMetrics,
@@ -67,9 +73,16 @@ pub struct ApiState {
 
 impl ApiState {
     /// The state of one API. Its own metrics are added to `metrics`, which fails when they are there already.
-    pub fn new(db: PgPool, clock: Clock, metrics: Metrics, schema_version: i64) -> prometheus::Result<Self> {
+    pub fn new(
+        db: PgPool,
+        clock: Clock,
+        metrics: Metrics,
+        datasets: DatasetStore,
+        schema_version: i64,
+    ) -> prometheus::Result<Self> {
         let http = HttpMetrics::register(metrics.registry())?;
-        Ok(Self { db, clock, metrics, schema_version, request_time: limits::REQUEST_TIME, http })
+        let (sources, request_time) = (Sources::new(db.clone()), limits::REQUEST_TIME);
+        Ok(Self { db, clock, metrics, schema_version, sources, datasets, request_time, http })
     }
 }
 
@@ -84,6 +97,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(pipelines::routes())
         .merge(runs::routes())
         .merge(events::routes())
+        .merge(datasets::routes())
         .merge(models::routes())
         .merge(traffic::routes())
         .merge(assignment::routes())

@@ -8,7 +8,7 @@ use super::listen::listen;
 use super::{Failure, shutdown_signal};
 use crate::clock::Clock;
 use crate::config::{ProviderArgs, ServeArgs};
-use crate::dataset::DatasetStore;
+use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
@@ -46,6 +46,7 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
     pipelines::seed(&pool, &clock, &settings.seed).await?;
     let service = Service {
         db: pool.clone(),
+        sources: Sources::new(pool.clone()),
         trainers: trainers(&settings.provider, &clock)?,
         datasets: DatasetStore::local(&settings.dataset_store)?,
         metrics: Metrics::new()?,

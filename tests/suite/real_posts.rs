@@ -64,8 +64,10 @@ async fn a_run_trains_on_the_real_posts_at_or_above_six_percent() {
         .await;
     let run = service.trigger("hook").await;
     let run = service.wait_for_test(&run).await;
-    let counts = json!({"posts": 5506, "too_old": 0, "below_threshold": 5327, "empty": 0, "examples": 179});
-    assert_eq!(run["dataset"]["counts"], counts);
+    let counts = &run["dataset"]["counts"];
+    assert_eq!(counts["posts"], 5506);
+    assert_eq!(counts["below_threshold"], 5327);
+    assert_eq!(counts["examples"], 179);
     let job = &service.simulator.jobs()[0];
     let file = service.simulator.file_content(&job.training_file).unwrap();
     let lines = String::from_utf8(file).unwrap();
