@@ -1,8 +1,12 @@
 //! Posts become a dataset: an immutable snapshot of training examples, named by the SHA-256 of its bytes.
 
+pub mod clean;
 mod collect;
+pub mod duplicates;
 mod example;
+pub mod near_duplicates;
 mod settings;
+pub mod split;
 mod store;
 
 use serde::{Deserialize, Serialize};
