@@ -8,6 +8,7 @@ pub mod near_duplicates;
 mod settings;
 pub mod split;
 mod store;
+mod union_find;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

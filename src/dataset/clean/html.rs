@@ -41,7 +41,7 @@ struct Guarded {
 /// attributes, or an entity with its semicolon.
 static MARKUP: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
-        r"<!--(?s:.*?)-->|<!\[CDATA\[|\]\]>|<[!?][A-Za-z][^<>]*>",
+        r"<!--(?s:.*?)-->|<!\[CDATA\[|\]\]>|(?i:<!doctype|<!\[(?:if|endif)|<\?(?:xml|php))\b[^<>]*>",
         r#"|<(?<close>/?)(?<name>[A-Za-z][A-Za-z0-9]*(?:[:-][A-Za-z0-9]+)*)(?:"#,
         r#"(?<rest>(?:[\s/](?:[^<>"']|"[^"]*"|'[^']*')*)?)>"#,
         r"|(?<loose>[\s/][^<>]*)>",
@@ -236,7 +236,10 @@ mod tests {
 
     #[test]
     fn entities_become_characters() {
-        assert_eq!(text("&lt;3 &quot;q&quot; &#8212; &#x2014; a&nbsp;b &hearts; &amp;amp;amp; c"), "<3 \"q\" — — a b ♥ & c");
+        assert_eq!(
+            text("&lt;3 &quot;q&quot; &#8212; &#x2014; a&nbsp;b &hearts; &amp;amp;amp; c"),
+            "<3 \"q\" — — a b ♥ & c"
+        );
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod characters;
 mod html;
 mod numbers;
 mod personal_data;
+#[cfg(test)]
+mod real_posts;
 mod secrets;
 mod settings;
 mod tags;

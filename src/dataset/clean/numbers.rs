@@ -29,7 +29,9 @@ pub(super) fn card_length(found: &str, before: &str) -> Option<usize> {
         || [' ', '-'].iter().any(|&separator| {
             let mut groups = found.split(separator);
             let plain = found.chars().all(|c| c.is_ascii_digit() || c == separator);
-            plain && groups.next().is_some_and(|group| group.len() == 4) && groups.all(|group| group.len() >= 3)
+            plain
+                && groups.next().is_some_and(|group| group.len() == 4)
+                && groups.all(|group| group.len() >= 3)
         });
     let good = grouped && network(&digits) && luhn(&digits) && !is_decimal(before);
     good.then_some(found.len())
@@ -48,7 +50,9 @@ fn network(digits: &[u8]) -> bool {
                 || matches!(first(2), 35 | 51..=55 | 60 | 62 | 64 | 65)
                 || (2221..=2720).contains(&first(4))
         }
-        17..=19 => matches!(first(2), 62) || matches!(first(4), 5018 | 5020 | 5038 | 6304 | 6759 | 6761..=6763),
+        17..=19 => {
+            matches!(first(2), 62) || matches!(first(4), 5018 | 5020 | 5038 | 6304 | 6759 | 6761..=6763)
+        }
         _ => false,
     }
 }
@@ -75,16 +79,84 @@ fn iban_remainder(iban: &[u8]) -> Option<u32> {
 
 /// The lengths in SWIFT's registry of IBANs.
 const IBAN_LENGTHS: [(&str, usize); 78] = [
-    ("AD", 24), ("AE", 23), ("AL", 28), ("AT", 20), ("AZ", 28), ("BA", 20), ("BE", 16), ("BG", 22),
-    ("BH", 22), ("BR", 29), ("BY", 28), ("CH", 21), ("CR", 22), ("CY", 28), ("CZ", 24), ("DE", 22),
-    ("DK", 18), ("DO", 28), ("EE", 20), ("EG", 29), ("ES", 24), ("FI", 18), ("FO", 18), ("FR", 27),
-    ("GB", 22), ("GE", 22), ("GI", 23), ("GL", 18), ("GR", 27), ("GT", 28), ("HR", 21), ("HU", 28),
-    ("IE", 22), ("IL", 23), ("IQ", 23), ("IS", 26), ("IT", 27), ("JO", 30), ("KW", 30), ("KZ", 20),
-    ("LB", 28), ("LC", 32), ("LI", 21), ("LT", 20), ("LU", 20), ("LV", 21), ("LY", 25), ("MC", 27),
-    ("MD", 24), ("ME", 22), ("MK", 19), ("MR", 27), ("MT", 31), ("MU", 30), ("NL", 18), ("NO", 15),
-    ("PK", 24), ("PL", 28), ("PS", 29), ("PT", 25), ("QA", 29), ("RO", 24), ("RS", 22), ("SA", 24),
-    ("SC", 31), ("SD", 18), ("SE", 24), ("SI", 19), ("SK", 24), ("SM", 27), ("ST", 25), ("SV", 28),
-    ("TL", 23), ("TN", 24), ("TR", 26), ("UA", 29), ("VA", 22), ("XK", 20),
+    ("AD", 24),
+    ("AE", 23),
+    ("AL", 28),
+    ("AT", 20),
+    ("AZ", 28),
+    ("BA", 20),
+    ("BE", 16),
+    ("BG", 22),
+    ("BH", 22),
+    ("BR", 29),
+    ("BY", 28),
+    ("CH", 21),
+    ("CR", 22),
+    ("CY", 28),
+    ("CZ", 24),
+    ("DE", 22),
+    ("DK", 18),
+    ("DO", 28),
+    ("EE", 20),
+    ("EG", 29),
+    ("ES", 24),
+    ("FI", 18),
+    ("FO", 18),
+    ("FR", 27),
+    ("GB", 22),
+    ("GE", 22),
+    ("GI", 23),
+    ("GL", 18),
+    ("GR", 27),
+    ("GT", 28),
+    ("HR", 21),
+    ("HU", 28),
+    ("IE", 22),
+    ("IL", 23),
+    ("IQ", 23),
+    ("IS", 26),
+    ("IT", 27),
+    ("JO", 30),
+    ("KW", 30),
+    ("KZ", 20),
+    ("LB", 28),
+    ("LC", 32),
+    ("LI", 21),
+    ("LT", 20),
+    ("LU", 20),
+    ("LV", 21),
+    ("LY", 25),
+    ("MC", 27),
+    ("MD", 24),
+    ("ME", 22),
+    ("MK", 19),
+    ("MR", 27),
+    ("MT", 31),
+    ("MU", 30),
+    ("NL", 18),
+    ("NO", 15),
+    ("PK", 24),
+    ("PL", 28),
+    ("PS", 29),
+    ("PT", 25),
+    ("QA", 29),
+    ("RO", 24),
+    ("RS", 22),
+    ("SA", 24),
+    ("SC", 31),
+    ("SD", 18),
+    ("SE", 24),
+    ("SI", 19),
+    ("SK", 24),
+    ("SM", 27),
+    ("ST", 25),
+    ("SV", 28),
+    ("TL", 23),
+    ("TN", 24),
+    ("TR", 26),
+    ("UA", 29),
+    ("VA", 22),
+    ("XK", 20),
 ];
 
 /// An address that may be somebody's: not loopback, unspecified or broadcast, nor part of a longer number.
@@ -97,8 +169,7 @@ pub(super) fn ipv4_length(found: &str, before: &str) -> Option<usize> {
 
 pub(super) fn ipv6_length(found: &str) -> Option<usize> {
     // A colon after an address is punctuation.
-    let address_text =
-        if found.ends_with("::") { found } else { found.strip_suffix(':').unwrap_or(found) };
+    let address_text = if found.ends_with("::") { found } else { found.strip_suffix(':').unwrap_or(found) };
     let address: Ipv6Addr = address_text.parse().ok()?;
     let groups = address_text.split(':').filter(|group| !group.is_empty()).count();
     let code = !address_text.contains(|c: char| c.is_ascii_digit()) || groups < 2;
@@ -136,9 +207,17 @@ mod tests {
     #[test]
     fn luhn_and_networks_of_the_usual_test_numbers() {
         for good in [
-            "4111111111111111", "4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005",
-            "3782 822463 10005", "6011111111111117", "30569309025904", "3530111333300000", "2223003122003222",
-            "6759649826438453", "4222222222222",
+            "4111111111111111",
+            "4111 1111 1111 1111",
+            "5555-5555-5555-4444",
+            "378282246310005",
+            "3782 822463 10005",
+            "6011111111111117",
+            "30569309025904",
+            "3530111333300000",
+            "2223003122003222",
+            "6759649826438453",
+            "4222222222222",
         ] {
             let length = if good == "6759649826438453" { None } else { Some(good.len()) };
             assert_eq!(card_length(good, ""), length, "{good}");
@@ -153,8 +232,13 @@ mod tests {
     #[test]
     fn ibans_of_the_registry() {
         for good in [
-            "GB82 WEST 1234 5698 7654 32", "DE89370400440532013000", "FR14 2004 1010 0505 0001 3M02 606",
-            "NL91ABNA0417164300", "NO9386011117947", "MT84MALT011000012345MTLCAST001S", "ch9300762011623852957",
+            "GB82 WEST 1234 5698 7654 32",
+            "DE89370400440532013000",
+            "FR14 2004 1010 0505 0001 3M02 606",
+            "NL91ABNA0417164300",
+            "NO9386011117947",
+            "MT84MALT011000012345MTLCAST001S",
+            "ch9300762011623852957",
         ] {
             assert_eq!(iban_length(good), Some(good.len()), "{good}");
         }

@@ -150,7 +150,9 @@ fn next_start(text: &str, start: usize, end: usize) -> usize {
 }
 
 static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"[\p{L}\p{N}._%+'-]*[\p{L}\p{N}_%+-]@(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]*[\p{L}\p{N}])?\.)+\p{L}{2,24}")
+    pattern(
+        r"[\p{L}\p{N}._%+'-]*[\p{L}\p{N}_%+-]@(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]*[\p{L}\p{N}])?\.)+\p{L}{2,24}",
+    )
 });
 
 /// `logo@2x.png` is a file name.
@@ -163,12 +165,15 @@ fn is_email(found: &str, _before: &str) -> Option<usize> {
 static IBAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}"));
 
 static IPV6: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"(?:\b[0-9A-Fa-f]{1,4}|:)(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})?")
+    pattern(
+        r"(?:\b[0-9A-Fa-f]{1,4}|:)(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})?",
+    )
 });
 
 static IPV4: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b(?:\.[0-9])?"));
 
-static CARD: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[2-6][0-9](?:[ -]?[0-9]){11,17}\b(?:[.,][0-9])?"));
+static CARD: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\b[2-6][0-9](?:[ -]?[0-9]){11,17}\b(?:[.,][0-9])?"));
 
 /// International (`+49 30 123456`, `0049…`), North American (`(555) 123-4567`), with a trunk zero
 /// (`020 7946 0958`, `030/1234567`), or any digits that a word such as `phone` announces.
