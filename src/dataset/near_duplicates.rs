@@ -1,4 +1,4 @@
-//! Near duplicates, found as examples stream by: MinHash signatures of word pairs, looked up by
+//! Near duplicates, found as examples stream by: `MinHash` signatures of word pairs, looked up by
 //! locality-sensitive hashing.
 //!
 //! A text is the set of its pairs of neighbouring words (shingles of k = 2: in headlines of ten words longer

@@ -31,8 +31,13 @@ fn is_invisible(c: char) -> bool {
         '\n' | '\t' => false,
         // Soft hyphen, zero-width space, embeddings and overrides of direction, word joiner and invisible
         // operators, isolates, byte order mark, interlinear annotation, noncharacters.
-        '\u{ad}' | '\u{200b}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => true,
-        '\u{fff9}'..='\u{fffb}' | '\u{fdd0}'..='\u{fdef}' => true,
+        '\u{ad}'
+        | '\u{200b}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{fdd0}'..='\u{fdef}' => true,
         _ => c.is_control() || u32::from(c) & 0xfffe == 0xfffe,
     }
 }

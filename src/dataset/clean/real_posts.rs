@@ -47,14 +47,14 @@ fn real_bodies_have_no_markup_left() {
     let mut redacted = HashSet::new();
     for post in &posts {
         for (column, text) in [("input", &post.input), ("hook", &post.hook), ("body", &post.body)] {
-            let cleaned = cleaner.text(text);
-            assert!(!left.is_match(&cleaned.text), "{}", cleaned.text);
-            for step in cleaned.changed.iter() {
+            let after = cleaner.text(text);
+            assert!(!left.is_match(&after.text), "{}", after.text);
+            for step in after.changed.iter() {
                 *changed.entry((column, step)).or_default() += 1;
             }
-            findings += cleaned.findings;
-            if cleaned.findings.total() > 0 {
-                redacted.insert((column, cleaned.text.into_owned()));
+            findings += after.findings;
+            if after.findings.total() > 0 {
+                redacted.insert((column, after.text.into_owned()));
             }
         }
     }
@@ -69,7 +69,9 @@ fn real_bodies_have_no_markup_left() {
 fn no_real_story_stands_on_both_sides() {
     let Some(posts) = posts() else { return };
     let mut count = GroupCount::default();
-    posts.iter().for_each(|post| count.add(Some(&post.story)));
+    for post in &posts {
+        count.add(Some(&post.story));
+    }
     assert_eq!(count.grouping(), Grouping::Group);
     let split = Split::new(&SplitSettings::default(), "hook");
     let (mut train, mut validation) = (HashSet::new(), HashSet::new());

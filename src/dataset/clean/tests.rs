@@ -47,12 +47,12 @@ fn each_step_is_told_and_can_be_switched_off() {
 #[test]
 fn personal_data_can_drop_the_example_instead() {
     let settings = CleaningSettings { personal_data: PersonalData::Drop, ..CleaningSettings::default() };
-    let cleaner = Cleaner::new(&settings);
-    let cleaned = cleaner.text("Write to a@example.com");
+    let dropping = Cleaner::new(&settings);
+    let cleaned = dropping.text("Write to a@example.com");
     assert!(cleaned.drop && cleaned.changed.contains(Step::PersonalData));
     assert_eq!(cleaned.text, "Write to a@example.com");
-    assert!(!cleaner.text("Write to me").drop);
-    assert!(!self::cleaner().text("Write to a@example.com").drop, "it is redacted");
+    assert!(!dropping.text("Write to me").drop);
+    assert!(!cleaner().text("Write to a@example.com").drop, "it is redacted");
 }
 
 #[test]
@@ -145,6 +145,10 @@ fn other_numbers_and_words_stay() {
         "9 out of 10, 24/7, 50-50, 1-2-3",
         "3.14159265358979",
         "#1234567890",
+        "1-800-273-TALK",
+        "10... 9... 8... 7...",
+        "November 22, 1963. 1:30 at 2:04, 2:33, 24/7/365",
+        "48,000,000 of 3,000-4,000 in 2009, 2010, 2011, 2012",
     ] {
         assert_eq!(clean(text), text);
     }
@@ -229,7 +233,7 @@ fn no_controls(text: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn cleaning_a_clean_text_changes_nothing(text in prop_oneof![nasty(), any::<String>(), "\\PC*"]) {
@@ -262,13 +266,10 @@ proptest! {
             "p", "a", "b", "div", "span", "em", "strong", "h1", "ul", "li", "td", "blockquote", "font", "img", "br",
         ]), "[a-z \"'<>&=]{0,12}"), 1..12),
     ) {
-        let html: String = pieces
-            .iter()
-            .map(|(word, tag, value)| {
-                let value = value.replace('"', "&quot;");
-                format!("<{tag} title=\"{value}\" hidden>{word}</{tag}>")
-            })
-            .collect();
+        let tagged = |(word, tag, value): &(String, &str, String)| {
+            format!("<{tag} title=\"{}\" hidden>{word}</{tag}>", value.replace('"', "&quot;"))
+        };
+        let html = pieces.iter().map(tagged).collect::<Vec<_>>().concat();
         let words: String = pieces.iter().map(|(word, ..)| word.as_str()).collect();
         let text = clean(&html);
         prop_assert!(!text.contains(['<', '>', '&']), "{}", text);
@@ -276,7 +277,7 @@ proptest! {
     }
 
     #[test]
-    fn a_text_without_markup_keeps_all_its_words(text in "([a-zA-Z0-9>& .,!?']{1,5}(< |<[0-9]|<=|<<|<$)?){0,12}") {
+    fn a_text_without_markup_keeps_all_its_words(text in "([a-zA-Z0-9>& .,!?']{1,5}(< |<[0-9]|<=|<<|<)?){0,12}") {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let settings = CleaningSettings { personal_data: PersonalData::Off, ..CleaningSettings::default() };
         // Not even where the next letter makes it look like a tag, as long as it is not the name of one.
