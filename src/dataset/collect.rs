@@ -13,7 +13,7 @@ use super::manifest::SCHEMA_VERSION;
 use super::source::{self, Bounds, LEADING, Layout, Parameter, Sql};
 use super::spool::Spooled;
 use super::stages::{Selected, Stages};
-use super::{Counts, DatasetError, DatasetSettings, Manifest, Sources, prompts};
+use super::{Counts, DatasetError, DatasetSettings, Manifest, Parts, Sources, prompts};
 
 /// Rows handed over at once.
 const BATCH: usize = 256;
@@ -25,14 +25,25 @@ const WAITING: usize = 4;
 pub struct Snapshot {
     /// The training examples, one per line, highest engagement first. Its digest is the dataset's name.
     pub train: Spooled,
+    /// The examples that were set aside, if any.
+    pub validation: Option<Spooled>,
     /// Where it came from.
     pub manifest: Manifest,
 }
 
+impl Snapshot {
+    /// Its files.
+    pub fn files(&self) -> impl Iterator<Item = &Spooled> {
+        std::iter::once(&self.train).chain(&self.validation)
+    }
+}
+
 /// Collects the examples of the posts that pass the filters at `now`, highest engagement first; equal posts newest first,
-/// then by id. The same rows and settings give the same bytes. Memory does not grow with the number of posts.
+/// then by id. The same rows and settings give the same bytes; the pipeline's name chooses which are set aside to validate
+/// with. Of each example a few dozen bytes of hashes are held in memory, and its text never longer than it takes to write it.
 pub async fn collect(
     sources: &Sources,
+    pipeline: &str,
     settings: &DatasetSettings,
     now: DateTime<Utc>,
 ) -> Result<Snapshot, DatasetError> {
@@ -47,7 +58,7 @@ pub async fn collect(
     let rows = source::rows(&settings.source, &layout, &bounds)?;
 
     let (batches, received) = mpsc::channel(WAITING);
-    let stages = Stages::new(settings, compiled)?;
+    let stages = Stages::new(settings, compiled, pipeline)?;
     let work = tokio::task::spawn_blocking(move || stages.run(received));
     let read = read(&mut tx, &rows, &bounds, &layout, batches).await;
     let made = work.await?;
@@ -55,7 +66,7 @@ pub async fn collect(
         DatasetError::Database(error) => source::refused(settings, error).into(),
         other => other,
     })?;
-    let (train, made) = made?;
+    let (divided, made) = made?;
 
     let selected =
         counts.posts - counts.too_old - counts.too_young - counts.few_impressions - counts.below_threshold;
@@ -70,15 +81,24 @@ pub async fn collect(
         oldest_post: made.oldest,
         newest_post: made.newest,
         counts: Counts {
-            empty: made.counts.empty,
-            over_persona: made.counts.over_persona,
+            posts: counts.posts,
+            too_old: counts.too_old,
+            too_young: counts.too_young,
+            few_impressions: counts.few_impressions,
+            below_threshold: counts.below_threshold,
             over_maximum: selected.saturating_sub(made.rows),
-            examples: made.counts.examples,
-            ..counts
+            ..made.counts
         },
-        bytes: train.part.bytes,
+        cleaning: made.cleaning,
+        bytes: divided.train.part.bytes,
+        parts: Some(Parts {
+            grouping: divided.grouping,
+            train: divided.train.part.clone(),
+            validation: divided.validation.as_ref().map(|file| file.part.clone()),
+        }),
+        warnings: divided.warnings,
     };
-    Ok(Snapshot { train, manifest })
+    Ok(Snapshot { train: divided.train, validation: divided.validation, manifest })
 }
 
 /// Hands the rows over until there are no more or nobody wants more.
@@ -111,7 +131,12 @@ fn selected(layout: &Layout, row: &PgRow) -> sqlx::Result<Selected> {
         };
         values.insert(name.clone(), value.unwrap_or_default());
     }
-    Ok(Selected { created_at: row.try_get(0)?, persona: row.try_get(1)?, row: values })
+    Ok(Selected {
+        created_at: row.try_get(0)?,
+        persona: row.try_get(1)?,
+        group: row.try_get(2)?,
+        row: values,
+    })
 }
 
 /// The values of the parameters, with the threshold that is in force.

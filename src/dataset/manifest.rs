@@ -9,9 +9,11 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
 
+use super::clean::{Findings, Step, Steps};
+use super::split::Grouping;
 use super::{DatasetSettings, Snapshot};
 
-/// The form of manifests that this build writes. 1 had neither query nor time range.
+/// The form of manifests that this build writes. 1 had neither query, time range, cleaning nor parts.
 pub(super) const SCHEMA_VERSION: u32 = 2;
 
 /// How many posts there were and why some were left out. A post is counted once, at the first stage that leaves it out,
@@ -31,6 +33,14 @@ pub struct Counts {
     pub below_threshold: u64,
     /// Without the text the model should learn to write.
     pub empty: u64,
+    /// With personal data or secrets, where such examples are dropped.
+    pub personal_data: u64,
+    /// With fewer characters to learn than asked for.
+    pub too_short: u64,
+    /// With the prompt and completion of an example with a higher engagement.
+    pub duplicates: u64,
+    /// Nearly the same as an example with a higher engagement, where such are dropped.
+    pub near_duplicates: u64,
     /// Beyond the most examples of one persona.
     pub over_persona: u64,
     /// Beyond the most examples.
@@ -48,12 +58,64 @@ impl Counts {
             (self.few_impressions, "seen too rarely"),
             (self.below_threshold, "below the engagement threshold"),
             (self.empty, "without the text to learn"),
+            (self.personal_data, "with personal data"),
+            (self.too_short, "too short"),
+            (self.duplicates, "said before"),
+            (self.near_duplicates, "nearly said before"),
             (self.over_persona, "beyond the most of one persona"),
             (self.over_maximum, "beyond the most examples"),
         ]
         .into_iter()
         .filter(|(count, _)| *count > 0)
     }
+}
+
+/// What cleaning did to the examples that were looked at: in how many of them each step changed something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct CleaningCounts {
+    /// HTML became text.
+    pub html: u64,
+    /// Unicode was composed.
+    pub unicode: u64,
+    /// Control characters were removed.
+    pub control_characters: u64,
+    /// White space was collapsed.
+    pub white_space: u64,
+    /// Personal data or secrets were found.
+    pub personal_data: u64,
+    /// How many of each kind.
+    pub findings: Findings,
+    /// Nearly the same as an example with a higher engagement, kept or not.
+    pub near_duplicates: u64,
+}
+
+impl CleaningCounts {
+    pub(super) fn add(&mut self, changed: Steps, findings: Findings) {
+        for step in changed.iter() {
+            let count = match step {
+                Step::Html => &mut self.html,
+                Step::Unicode => &mut self.unicode,
+                Step::ControlCharacters => &mut self.control_characters,
+                Step::WhiteSpace => &mut self.white_space,
+                Step::PersonalData => &mut self.personal_data,
+            };
+            *count += 1;
+        }
+        self.findings += findings;
+    }
+}
+
+/// The two files of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Parts {
+    /// What made examples a group; a group is on one side.
+    pub grouping: Grouping,
+    /// What the model learns from; names the dataset.
+    pub train: Part,
+    /// What it is measured on; a dataset of its own, with this manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Part>,
 }
 
 /// One of a dataset's files.
@@ -97,7 +159,16 @@ pub struct Manifest {
     pub newest_post: Option<DateTime<Utc>>,
     /// How many posts there were and why some were left out.
     pub counts: Counts,
-    /// Length of the JSONL in bytes.
+    /// What cleaning did.
+    #[serde(default)]
+    pub cleaning: CleaningCounts,
+    /// The files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Parts>,
+    /// What a person should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Length of the training examples' JSONL in bytes.
     pub bytes: u64,
 }
 
@@ -109,14 +180,26 @@ fn first_version() -> u32 {
 pub async fn record(conn: &mut PgConnection, pipeline: &str, snapshot: &Snapshot) -> sqlx::Result<()> {
     let manifest =
         serde_json::to_value(&snapshot.manifest).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    for part in snapshot.files().map(|file| &file.part) {
+        record_part(conn, pipeline, part, &manifest).await?;
+    }
+    Ok(())
+}
+
+async fn record_part(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    part: &Part,
+    manifest: &Value,
+) -> sqlx::Result<()> {
     let size = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     sqlx::query!(
         "INSERT INTO datasets (digest, pipeline, examples, bytes, manifest) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (digest) DO NOTHING",
-        snapshot.train.part.digest,
+        part.digest,
         pipeline,
-        size(snapshot.train.part.examples),
-        size(snapshot.train.part.bytes),
+        size(part.examples),
+        size(part.bytes),
         manifest,
     )
     .execute(conn)

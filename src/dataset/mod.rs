@@ -1,23 +1,30 @@
 //! Posts become a dataset: an immutable snapshot of training examples, named by the SHA-256 of its bytes.
 //!
-//! Rows flow one way and never all at once: [`source`] reads them from a database, `stages` makes examples of them and leaves
-//! some out, `spool` writes the lines to a temporary file, [`DatasetStore`] keeps the file under its digest.
+//! Rows flow one way and never all at once: [`source`] reads them from a database, `stages` cleans them, makes
+//! examples of them and leaves some out, `divide` sets some aside to validate with, `spool` writes the lines to temporary files,
+//! [`DatasetStore`] keeps each file under its digest.
 
+pub mod clean;
 mod collect;
+mod divide;
+pub mod duplicates;
 mod example;
 mod manifest;
+pub mod near_duplicates;
 mod prompts;
 mod settings;
 mod source;
+pub mod split;
 mod spool;
 mod stages;
 mod store;
+mod union_find;
 
 use thiserror::Error;
 
 pub use collect::{Snapshot, collect};
 pub use example::Example;
-pub use manifest::{Counts, Manifest, Part, Recorded, by_digest, record};
+pub use manifest::{CleaningCounts, Counts, Manifest, Part, Parts, Recorded, by_digest, record};
 pub use prompts::TemplateError;
 pub use settings::{DatasetSettings, DynamicThreshold, Prompts, Template};
 pub use source::{Columns, Lookup, SourceError, SourceSettings, Sources};

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::clean::CleaningSettings;
 use super::source::SourceSettings;
+use super::split::SplitSettings;
 
 /// Ten years: nobody looks back further.
 const LONGEST_SECONDS: f64 = 3650.0 * 86_400.0;
@@ -30,6 +32,10 @@ pub struct DatasetSettings {
     pub maturity_seconds: f64,
     /// Posts seen fewer times are left out: their rate says little. 0 asks for no column of impressions.
     pub minimum_impressions: u32,
+    /// How texts are cleaned, and which examples are left out for what is in them.
+    pub cleaning: CleaningSettings,
+    /// Which examples are set aside to validate with.
+    pub split: SplitSettings,
     /// The most examples, those with the highest engagement.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 10)]
@@ -38,7 +44,7 @@ pub struct DatasetSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub maximum_per_persona: Option<u32>,
-    /// With fewer examples the run is skipped. Providers refuse fewer than 10.
+    /// With fewer examples, counted after cleaning and before the split, the run is skipped. Providers refuse fewer than 10.
     #[schema(minimum = 10)]
     pub minimum_examples: u32,
 }
@@ -54,6 +60,8 @@ impl Default for DatasetSettings {
             lookback_seconds: 7.0 * 86_400.0,
             maturity_seconds: 0.0,
             minimum_impressions: 0,
+            cleaning: CleaningSettings::default(),
+            split: SplitSettings::default(),
             maximum_examples: None,
             maximum_per_persona: None,
             minimum_examples: 100,
@@ -143,6 +151,17 @@ impl DatasetSettings {
             self.maximum_examples.is_none_or(|most| most >= self.minimum_examples.max(10)),
             "must be at least 10 and at least minimum_examples, or every run would be skipped",
         );
+        check(
+            "/split/validation_share",
+            self.split.is_valid(),
+            "must be between 0, for no validation set, and 0.5",
+        );
+        let shortest = self.cleaning.minimum_characters;
+        check(
+            "/cleaning/minimum_characters",
+            (1..=10_000).contains(&shortest),
+            "must be between 1 and 10000",
+        );
         check("/maximum_per_persona", self.maximum_per_persona != Some(0), "must be at least 1");
         faults.extend(
             self.source.faults().into_iter().map(|(field, fault)| (format!("/source{field}"), fault)),
@@ -178,7 +197,8 @@ mod tests {
         let bad = json!({
             "engagement_threshold": -1.0, "lookback_seconds": 10.0, "maturity_seconds": 10.0,
             "minimum_examples": 20, "maximum_examples": 19, "maximum_per_persona": 0,
-            "dynamic_threshold": {"target_examples": 9, "floor": -0.1},
+            "dynamic_threshold": {"target_examples": 9, "floor": -0.1}, "split": {"validation_share": 0.6},
+            "cleaning": {"minimum_characters": 0},
         });
         let expected = [
             "/engagement_threshold",
@@ -186,6 +206,8 @@ mod tests {
             "/dynamic_threshold/target_examples",
             "/maturity_seconds",
             "/maximum_examples",
+            "/split/validation_share",
+            "/cleaning/minimum_characters",
             "/maximum_per_persona",
         ];
         assert_eq!(fields(bad), expected);

@@ -5,14 +5,13 @@ use std::io::{self, BufWriter, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::{Example, Part};
+use super::Part;
 
 /// A file in the making.
 #[derive(Debug)]
 pub(super) struct Spool {
     out: BufWriter<File>,
     hash: Sha256,
-    line: Vec<u8>,
     examples: u64,
     bytes: u64,
 }
@@ -29,17 +28,20 @@ impl Spool {
     /// A file without a name, which the system removes when it is closed, however the process ends.
     pub(super) fn new() -> io::Result<Self> {
         let out = BufWriter::with_capacity(1 << 18, tempfile::tempfile()?);
-        Ok(Self { out, hash: Sha256::new(), line: Vec::new(), examples: 0, bytes: 0 })
+        Ok(Self { out, hash: Sha256::new(), examples: 0, bytes: 0 })
     }
 
-    pub(super) fn write(&mut self, example: &Example) -> io::Result<()> {
-        self.line.clear();
-        example.write(&mut self.line)?;
-        self.hash.update(&self.line);
-        self.out.write_all(&self.line)?;
+    /// Writes a line, which brings its end along.
+    pub(super) fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        self.hash.update(line);
+        self.out.write_all(line)?;
         self.examples += 1;
-        self.bytes += self.line.len() as u64;
+        self.bytes += line.len() as u64;
         Ok(())
+    }
+
+    pub(super) fn examples(&self) -> u64 {
+        self.examples
     }
 
     pub(super) fn finish(self) -> io::Result<Spooled> {

@@ -3,30 +3,44 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 
+use super::clean::{Cleaner, Findings, NearDuplicatePolicy, Steps};
+use super::divide::{Divided, Draft};
+use super::duplicates::Duplicates;
+use super::near_duplicates::{NearDuplicates, Nearness, Remember};
 use super::prompts::{Compiled, Row};
-use super::spool::{Spool, Spooled};
-use super::{Counts, DatasetError, DatasetSettings};
+use super::split::Split;
+use super::{CleaningCounts, Counts, DatasetError, DatasetSettings, Example};
+
+/// Chooses the hash functions that near duplicates are found with.
+const SEED: u64 = 0x7475_6e65_6c6f_6f70;
 
 /// A row that has passed the filters of the source.
 #[derive(Debug)]
 pub(super) struct Selected {
     pub(super) created_at: DateTime<Utc>,
     pub(super) persona: Option<String>,
+    pub(super) group: Option<String>,
     pub(super) row: Row,
 }
 
-/// The stages with what they remember: nothing that grows with the number of rows, but for a number for each persona
-/// where those are limited.
+/// The stages with what they remember: hashes of the examples, and a number for each persona where those are limited.
 #[derive(Debug)]
 pub(super) struct Stages {
+    cleaner: Cleaner,
     prompts: Compiled,
+    duplicates: Option<Duplicates>,
+    near: Option<NearDuplicates>,
+    drop_near: bool,
     maximum: u64,
     per_persona: Option<u32>,
     personas: HashMap<String, u32>,
     made: Made,
-    train: Spool,
+    /// Examples that `near` has looked at.
+    compared: u32,
+    draft: Draft,
 }
 
 /// What the stages count.
@@ -36,27 +50,43 @@ pub(super) struct Made {
     pub(super) rows: u64,
     /// Only what these stages leave out and what is left.
     pub(super) counts: Counts,
+    pub(super) cleaning: CleaningCounts,
     pub(super) oldest: Option<DateTime<Utc>>,
     pub(super) newest: Option<DateTime<Utc>>,
 }
 
 impl Stages {
-    pub(super) fn new(settings: &DatasetSettings, prompts: Compiled) -> Result<Self, DatasetError> {
+    pub(super) fn new(
+        settings: &DatasetSettings,
+        prompts: Compiled,
+        key: &str,
+    ) -> Result<Self, DatasetError> {
+        let policy = settings.cleaning.near_duplicates;
+        let remember = match policy {
+            NearDuplicatePolicy::Off => None,
+            NearDuplicatePolicy::Report => Some(Remember::All),
+            NearDuplicatePolicy::Drop => Some(Remember::New),
+        };
         Ok(Self {
+            cleaner: Cleaner::new(&settings.cleaning),
             prompts,
+            duplicates: settings.cleaning.exact_duplicates.then(Duplicates::new),
+            near: remember.map(|remember| NearDuplicates::new(SEED, remember)),
+            drop_near: policy == NearDuplicatePolicy::Drop,
             maximum: settings.maximum_examples.map_or(u64::MAX, u64::from),
             per_persona: settings.maximum_per_persona,
             personas: HashMap::new(),
             made: Made::default(),
-            train: Spool::new()?,
+            compared: 0,
+            draft: Draft::new(Split::new(&settings.split, key), settings.split.validation_share > 0.0)?,
         })
     }
 
-    /// Takes batches until there are no more or nothing more is wanted. Blocks.
+    /// Takes batches until there are no more or nothing more is wanted, then divides what was made. Blocks.
     pub(super) fn run(
         mut self,
         mut batches: Receiver<Vec<Selected>>,
-    ) -> Result<(Spooled, Made), DatasetError> {
+    ) -> Result<(Divided, Made), DatasetError> {
         'all: while let Some(batch) = batches.blocking_recv() {
             for selected in batch {
                 if self.made.counts.examples >= self.maximum {
@@ -65,30 +95,91 @@ impl Stages {
                 self.take(selected)?;
             }
         }
-        Ok((self.train.finish()?, self.made))
+        Ok((self.draft.divide(self.near, self.compared)?, self.made))
     }
 
-    fn take(&mut self, selected: Selected) -> Result<(), DatasetError> {
+    fn take(&mut self, mut selected: Selected) -> Result<(), DatasetError> {
         self.made.rows += 1;
+        let drop = self.clean(&mut selected.row);
+        let example = self.prompts.example(&selected.row)?;
         let counts = &mut self.made.counts;
-        let Some(example) = self.prompts.example(&selected.row)? else {
+        let Some(example) = example else {
             counts.empty += 1;
             return Ok(());
         };
-        // Posts of nobody are not posts of one persona.
-        if let (Some(most), Some(persona)) = (self.per_persona, selected.persona) {
-            let so_far = self.personas.entry(persona).or_default();
-            if *so_far >= most {
-                counts.over_persona += 1;
+        if drop {
+            counts.personal_data += 1;
+            return Ok(());
+        }
+        if self.cleaner.too_short(&example.assistant) {
+            counts.too_short += 1;
+            return Ok(());
+        }
+        if let Some(duplicates) = &mut self.duplicates
+            && !duplicates.first(&example.user, &example.assistant)
+        {
+            counts.duplicates += 1;
+            return Ok(());
+        }
+        if self.is_near(&example) {
+            self.made.cleaning.near_duplicates += 1;
+            if self.drop_near {
+                self.made.counts.near_duplicates += 1;
                 return Ok(());
             }
-            *so_far += 1;
         }
-        self.train.write(&example)?;
-        counts.examples += 1;
+        if !self.has_place(selected.persona) {
+            self.made.counts.over_persona += 1;
+            return Ok(());
+        }
+        self.draft.add(selected.group.as_deref(), self.compared.saturating_sub(1), &example)?;
+        self.made.counts.examples += 1;
         let time = selected.created_at;
         self.made.oldest = Some(self.made.oldest.map_or(time, |oldest| oldest.min(time)));
         self.made.newest = Some(self.made.newest.map_or(time, |newest| newest.max(time)));
         Ok(())
+    }
+
+    /// Cleans the texts of a row; whether the row is to be left out for what was found.
+    fn clean(&mut self, row: &mut Row) -> bool {
+        let (mut changed, mut findings, mut drop) = (Steps::default(), Findings::default(), false);
+        for value in row.values_mut() {
+            each_text(value, &mut |text| {
+                let cleaned = self.cleaner.text(text);
+                changed = changed | cleaned.changed;
+                findings += cleaned.findings;
+                drop |= cleaned.drop;
+                if let std::borrow::Cow::Owned(clean) = cleaned.text {
+                    *text = clean;
+                }
+            });
+        }
+        self.made.cleaning.add(changed, findings);
+        drop
+    }
+
+    fn is_near(&mut self, example: &Example) -> bool {
+        let Some(near) = &mut self.near else { return false };
+        self.compared += 1;
+        near.insert(&example.assistant) != Nearness::New
+    }
+
+    /// Whether the persona has fewer examples than it may have; posts of nobody are not posts of one persona.
+    fn has_place(&mut self, persona: Option<String>) -> bool {
+        let (Some(most), Some(persona)) = (self.per_persona, persona) else { return true };
+        let so_far = self.personas.entry(persona).or_default();
+        let place = *so_far < most;
+        *so_far += u32::from(place);
+        place
+    }
+}
+
+/// Visits the texts of a value, those within arrays and objects too.
+fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
+    match value {
+        Value::String(text) => visit(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, visit)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| each_text(field, visit)),
+        _ => {}
     }
 }

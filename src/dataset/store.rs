@@ -59,7 +59,10 @@ impl DatasetStore {
 
     /// Keeps a snapshot. Doing so again changes nothing: the name is the content.
     pub async fn put(&self, snapshot: &Snapshot) -> Result<(), DatasetError> {
-        self.put_file(&snapshot.train).await
+        for file in snapshot.files() {
+            self.put_file(file).await?;
+        }
+        Ok(())
     }
 
     /// A whole file or nothing: an upload that is not completed leaves no object.
@@ -158,14 +161,13 @@ mod tests {
     use futures_util::TryStreamExt;
 
     use super::*;
-    use crate::dataset::Example;
     use crate::dataset::spool::Spool;
 
     fn spooled(lines: usize, length: usize) -> Spooled {
         let mut spool = Spool::new().unwrap();
         for line in 0..lines {
             let text = format!("{line} {}", "x".repeat(length));
-            spool.write(&Example { system: None, user: "u".into(), assistant: text }).unwrap();
+            spool.write(format!("{text}\n").as_bytes()).unwrap();
         }
         spool.finish().unwrap()
     }

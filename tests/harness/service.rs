@@ -283,7 +283,7 @@ impl Drop for TestService {
 pub(crate) fn config() -> Value {
     json!({
         "serving_model": "gpt-4o",
-        "dataset": {"minimum_examples": 10},
+        "dataset": {"minimum_examples": 10, "split": {"validation_share": 0}},
         "training": {"base_model": "gpt-4o-2024-08-06", "poll_seconds": 0.1, "settle_seconds": 1.0},
         "schedule": {"enabled": false},
         "experiment": {

@@ -17,7 +17,10 @@ async fn service() -> TestService {
 
 /// Runs the pipeline until its dataset has been judged, and returns the run's dataset.
 async fn dataset(service: &TestService, pipeline: &str, settings: Value) -> Value {
-    service.pipeline(pipeline, |config| config["dataset"] = settings).await;
+    let whole = |config: &mut Value| {
+        config["dataset"].as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    };
+    service.pipeline(pipeline, whole).await;
     let run = service.trigger(pipeline).await;
     let run = service
         .wait_for(&run, "past preflight", |run| {
@@ -329,5 +332,119 @@ async fn a_dataset_is_shown_paged_and_downloaded() {
     for rest in ["", "/examples", "/content"] {
         service.get(&format!("/v1/datasets/{unknown}{rest}")).await.problem(404, "not-found");
     }
+    service.end().await;
+}
+
+#[tokio::test]
+async fn texts_are_cleaned_and_what_is_left_out_for_it_is_counted() {
+    let service = service().await;
+    execute(
+        &service,
+        "INSERT INTO posts (original_input, hook, engagement_rate)
+         SELECT 'about ' || n, 'a hook with its very own number ' || n, 0.07 FROM generate_series(1, 12) n;
+         INSERT INTO posts (original_input, hook, engagement_rate) VALUES
+             ('<p>Cats &amp; dogs</p>', E'They <b>met</b>\\u200b  here: write to ann@example.com', 0.5),
+             ('cats & DOGS', 'They met here: write to bob@example.com', 0.4),
+             ('short', 'ab', 0.3), ('markup', '<br>', 0.2)",
+    )
+    .await;
+    let settings = json!({"minimum_examples": 10, "cleaning": {"minimum_characters": 3}});
+    let found = dataset(&service, "hook", settings).await;
+    for (stage, count) in [("duplicates", 1), ("too_short", 1), ("empty", 1), ("examples", 13)] {
+        assert_eq!(found["counts"][stage], count, "{stage}: {found:#}");
+    }
+    let text = content(&service, &found).await;
+    let first = r#"{"messages":[{"role":"user","content":"Cats & dogs"},{"role":"assistant","content":"They met here: write to [EMAIL]"}]}"#;
+    assert_eq!(text.lines().next().unwrap(), first);
+    let digest = found["digest"].as_str().unwrap();
+    let manifest = service.read(&format!("/v1/datasets/{digest}")).await["manifest"].take();
+    assert_eq!(
+        (&manifest["cleaning"]["findings"]["email"], &manifest["cleaning"]["html"]),
+        (&json!(2), &json!(2))
+    );
+
+    let settings = json!({"minimum_examples": 10, "cleaning": {"personal_data": "drop"}});
+    let found = dataset(&service, "drop", settings).await;
+    assert_eq!((&found["counts"]["personal_data"], &found["counts"]["examples"]), (&json!(2), &json!(13)));
+    service.end().await;
+}
+
+#[tokio::test]
+async fn near_duplicates_are_reported_or_dropped() {
+    let service = service().await;
+    execute(
+        &service,
+        "INSERT INTO posts (original_input, hook, engagement_rate)
+         SELECT 'about ' || n, (SELECT string_agg(md5(n || '-' || w), ' ') FROM generate_series(1, 40) w) || ' end', 0.07
+           FROM generate_series(1, 12) n;
+         INSERT INTO posts (original_input, hook, engagement_rate)
+         SELECT 'again', replace(hook, ' end', ' finish'), 0.06 FROM posts WHERE original_input = 'about 3'",
+    )
+    .await;
+    for (policy, found_near, left_out, examples) in
+        [("report", 1, 0, 13), ("drop", 1, 1, 12), ("off", 0, 0, 13)]
+    {
+        let settings = json!({"minimum_examples": 10, "cleaning": {"near_duplicates": policy}});
+        let found = dataset(&service, policy, settings).await;
+        assert_eq!(
+            (&found["counts"]["near_duplicates"], &found["counts"]["examples"]),
+            (&json!(left_out), &json!(examples))
+        );
+        let run = service.read(&format!("/v1/runs?pipeline={policy}")).await["items"][0]["id"].clone();
+        let events = service.read(&format!("/v1/runs/{}/events", run.as_str().unwrap())).await;
+        let collected =
+            events["items"].as_array().unwrap().iter().find(|event| event["data"]["counts"].is_object());
+        assert_eq!(collected.unwrap()["data"]["cleaning"]["near_duplicates"], found_near, "{policy}");
+    }
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_group_is_trained_on_or_validated_with_as_a_whole_and_stays_where_it_is() {
+    let service = service().await;
+    execute(
+        &service,
+        "ALTER TABLE posts ADD COLUMN story integer;
+         INSERT INTO posts (story, original_input, hook, engagement_rate)
+         SELECT n % 50, 'about ' || n, 'story-' || n % 50 || ' told in way ' || n, 0.07 FROM generate_series(1, 400) n",
+    )
+    .await;
+    let settings = json!({
+        "minimum_examples": 10, "source": {"group_column": "story"}, "split": {"validation_share": 0.2},
+        "cleaning": {"near_duplicates": "off"},
+    });
+    let sides = async || {
+        let run = service.trigger("hook").await;
+        let run = service
+            .wait_for(&run, "collected", |run| run.get("dataset").is_some() && run["step"] != "collect")
+            .await;
+        let id = run["id"].as_str().unwrap();
+        service.post(&format!("/v1/runs/{id}/cancel"), json!({})).await;
+        service.wait_until(id, "cancelled").await;
+        let digest = run["dataset"]["digest"].as_str().unwrap();
+        let manifest = service.read(&format!("/v1/datasets/{digest}")).await["manifest"].take();
+        assert_eq!(manifest["parts"]["grouping"], "group");
+        let validation = manifest["parts"]["validation"]["digest"].as_str().unwrap().to_owned();
+        let mut stories = Vec::new();
+        for digest in [digest, &validation] {
+            let text = service.text(&format!("/v1/datasets/{digest}/content"), &[]).await;
+            let found: std::collections::BTreeSet<String> =
+                text.split("story-").skip(1).map(|rest| rest.split(' ').next().unwrap().to_owned()).collect();
+            stories.push(found);
+        }
+        (stories.remove(0), stories.remove(0))
+    };
+    service.pipeline("hook", |config| config["dataset"] = settings).await;
+    let (train, validation) = sides().await;
+    assert!(train.is_disjoint(&validation), "{train:?} {validation:?}");
+    assert!((3..=20).contains(&validation.len()) && train.len() + validation.len() == 50);
+    execute(
+        &service,
+        "INSERT INTO posts (story, original_input, hook, engagement_rate)
+         SELECT n % 60, 'more ' || n, 'story-' || n % 60 || ' told anew ' || n, 0.09 FROM generate_series(1, 200) n",
+    )
+    .await;
+    let (more_train, more_validation) = sides().await;
+    assert!(more_train.is_superset(&train) && more_validation.is_superset(&validation));
     service.end().await;
 }

@@ -15,14 +15,14 @@ pub(in crate::dataset) struct Layout {
     pub(super) engagement: String,
     pub(super) created_at: String,
     pub(super) impressions: Option<String>,
-    /// What is selected: time, persona, then one for each variable.
+    /// What is selected: time, persona, group, then one for each variable.
     pub(super) selected: Vec<String>,
     /// The variables of the templates in the order in which they are selected, and whether each is text.
     pub(in crate::dataset) variables: Vec<(String, bool)>,
 }
 
-/// What is read before the variables: time and persona.
-pub(in crate::dataset) const LEADING: usize = 2;
+/// What is read before the variables: time, persona and group.
+pub(in crate::dataset) const LEADING: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -67,6 +67,10 @@ impl Layout {
         } else {
             Some(finder.types.contains_key(names.persona.as_str()))
         };
+        let group = settings.source.group_column.as_deref();
+        if let Some(group) = group {
+            finder.find("/source/group_column", group, None);
+        }
         let read: Vec<(String, bool)> = variables
             .iter()
             .filter_map(|name| finder.variable(settings, name).map(|text| (name.clone(), text)))
@@ -84,13 +88,14 @@ impl Layout {
             _ => quoted(&names.created_at),
         };
         let persona = if persona { format!("{}::text", quoted(&names.persona)) } else { "NULL::text".into() };
+        let group = group.map_or_else(|| persona.clone(), |group| format!("{}::text", quoted(group)));
         let variable = |(name, text): &(String, bool)| {
             let name = quoted(name);
             if *text { format!("{name}::text") } else { format!("to_jsonb({name})") }
         };
         // Postgres knows times that the calendar of this program does not reach, infinity among them.
         let time = format!("LEAST({created_at}, '9999-01-01Z'::timestamptz)");
-        let selected = [time, persona].into_iter().chain(read.iter().map(variable)).collect();
+        let selected = [time, persona, group].into_iter().chain(read.iter().map(variable)).collect();
         Ok(Self {
             // The order of text differs between databases, except in this collation.
             id: quoted(&names.id) + if id == Kind::Text { " COLLATE \"C\"" } else { "" },
@@ -112,7 +117,11 @@ struct Finder<'a> {
 impl Finder<'_> {
     /// The kind of a column that has a role, which must be one of `kinds`.
     fn column(&mut self, role: &str, name: &str, kinds: Option<&[Kind]>) -> Option<Kind> {
-        let field = format!("/source/columns/{role}");
+        self.find(&format!("/source/columns/{role}"), name, kinds)
+    }
+
+    fn find(&mut self, field: &str, name: &str, kinds: Option<&[Kind]>) -> Option<Kind> {
+        let field = field.to_owned();
         let Some(found) = self.types.get(name) else {
             self.faults
                 .push((field, format!("names the column {name:?}, which {} does not have", self.origin())));

@@ -35,6 +35,11 @@ pub struct SourceSettings {
     pub query: Option<String>,
     /// What the columns are called.
     pub columns: Columns,
+    /// The column that says which posts belong together, such as versions of one story: a group is trained on or
+    /// validated with as a whole. The persona where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "story_id")]
+    pub group_column: Option<String>,
     /// How long one statement may take, in seconds.
     #[schema(minimum = 1, maximum = 86_400)]
     pub timeout_seconds: u32,
@@ -42,7 +47,14 @@ pub struct SourceSettings {
 
 impl Default for SourceSettings {
     fn default() -> Self {
-        Self { url_env: None, table: None, query: None, columns: Columns::default(), timeout_seconds: 600 }
+        Self {
+            url_env: None,
+            table: None,
+            query: None,
+            columns: Columns::default(),
+            group_column: None,
+            timeout_seconds: 600,
+        }
     }
 }
 
@@ -136,6 +148,9 @@ impl SourceSettings {
             if !valid_identifier(column) {
                 fault(&format!("/columns/{role}"), "must be the name of a column".into());
             }
+        }
+        if self.group_column.as_deref().is_some_and(|column| !valid_identifier(column)) {
+            fault("/group_column", "must be the name of a column".into());
         }
         if !(1..=86_400).contains(&self.timeout_seconds) {
             fault("/timeout_seconds", "must be between 1 and 86400".into());

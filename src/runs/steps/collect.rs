@@ -14,7 +14,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     let settings = &context.config.dataset;
     let services = context.services;
     // Reading many posts takes longer than a lease.
-    let collecting = dataset::collect(&services.sources, settings, context.now);
+    let collecting = dataset::collect(&services.sources, &context.run.pipeline, settings, context.now);
     let snapshot = context.lease.keep(&services.db, collecting).await??;
     halt::point("collect", "collected");
     // Named by its content: storing it again after a crash changes nothing.
@@ -34,7 +34,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     let manifest = &snapshot.manifest;
     let data = json!({
         "digest": snapshot.train.part.digest, "bytes": manifest.bytes, "threshold": manifest.threshold,
-        "counts": manifest.counts,
+        "counts": manifest.counts, "cleaning": manifest.cleaning, "parts": manifest.parts, "warnings": manifest.warnings,
     });
     Ok(Transition::next(tx, Step::Preflight, note(manifest)).with(data))
 }
@@ -45,8 +45,11 @@ fn note(manifest: &Manifest) -> String {
     let left_out: Vec<String> = counts.left_out().map(|(count, why)| format!("{count} {why}")).collect();
     let left_out = if left_out.is_empty() { "nothing".to_owned() } else { left_out.join(", ") };
     let threshold = manifest.threshold.unwrap_or(manifest.settings.engagement_threshold);
+    let validation = manifest.parts.as_ref().and_then(|parts| parts.validation.as_ref());
+    let aside =
+        validation.map_or_else(String::new, |part| format!(", {} set aside to validate with", part.examples));
     format!(
-        "{} of {} posts became examples, at or above {threshold} engagement; left out: {left_out}",
+        "{} of {} posts became examples, at or above {threshold} engagement{aside}; left out: {left_out}",
         counts.examples, counts.posts
     )
 }
