@@ -48,7 +48,7 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
         db: pool.clone(),
         sources: Sources::new(pool.clone()),
         trainers: trainers(&settings.provider, &clock)?,
-        datasets: DatasetStore::local(&settings.dataset_store)?,
+        datasets: DatasetStore::open(&settings.dataset_store, std::env::vars_os())?,
         metrics: Metrics::new()?,
         roles: settings.roles,
         worker: WorkerSettings {

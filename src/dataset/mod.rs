@@ -52,9 +52,6 @@ pub enum DatasetError {
     /// The store did not answer as it should.
     #[error("the dataset store: {0}")]
     Store(#[from] object_store::Error),
-    /// The dataset could not be written to the store.
-    #[error("the dataset store took no dataset: {0}")]
-    Upload(std::io::Error),
     /// The store's address cannot be used.
     #[error("DATASET_STORE_URL cannot be used: {0}")]
     Address(String),

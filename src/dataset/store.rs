@@ -1,19 +1,23 @@
 //! Where the bytes of datasets are kept, each under its digest.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::io::SeekFrom;
 use std::sync::Arc;
 
 use futures_util::stream::{BoxStream, StreamExt};
-use object_store::buffered::BufWriter;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::prefix::PrefixStore;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::spool::Spooled;
 use super::{DatasetError, Snapshot};
+use crate::config::StoreLocation;
 
 /// A part of an upload; also the size above which an upload has parts.
 const CHUNK: usize = 8 << 20;
@@ -21,8 +25,15 @@ const CHUNK: usize = 8 << 20;
 const PARTS: usize = 2;
 
 /// The bytes of datasets, each under its digest. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DatasetStore(Arc<dyn ObjectStore>);
+
+/// Without the store's settings, which have keys among them.
+impl fmt::Debug for DatasetStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DatasetStore").field(&format_args!("{}", self.0)).finish()
+    }
+}
 
 /// A line of a stored dataset, without its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +53,38 @@ impl StoredLine {
 }
 
 impl DatasetStore {
+    /// The store at a place. `variables` are those of the environment; for a bucket the ones that begin with `AWS_` count:
+    /// keys, region, `AWS_ENDPOINT` for other services than Amazon's, and so on.
+    pub fn open(
+        location: &StoreLocation,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, DatasetError> {
+        match location {
+            StoreLocation::Directory(directory) => Self::local(directory),
+            StoreLocation::S3 { bucket, prefix } => Self::s3(bucket, prefix, variables),
+        }
+    }
+
+    fn s3(
+        bucket: &str,
+        prefix: &str,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, DatasetError> {
+        let mut builder = AmazonS3Builder::new();
+        for (name, value) in variables {
+            let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
+            if !name.starts_with("AWS_") || value.is_empty() {
+                continue;
+            }
+            if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+                builder = builder.with_config(key, value);
+            }
+        }
+        let store = builder.with_bucket_name(bucket).build();
+        let store = store.map_err(|error| DatasetError::Address(error.to_string()))?;
+        Ok(Self(Arc::new(PrefixStore::new(store, prefix))))
+    }
+
     /// A store in a local directory, which is made if it is missing.
     pub fn local(directory: &std::path::Path) -> Result<Self, DatasetError> {
         let unusable = |error: String| DatasetError::Address(format!("{}: {error}", directory.display()));
@@ -67,26 +110,27 @@ impl DatasetStore {
 
     /// A whole file or nothing: an upload that is not completed leaves no object.
     async fn put_file(&self, spooled: &Spooled) -> Result<(), DatasetError> {
+        let path = path(&spooled.part.digest);
         let mut file = tokio::fs::File::from_std(spooled.file.try_clone()?);
         file.seek(SeekFrom::Start(0)).await?;
-        let mut upload = BufWriter::with_capacity(self.0.clone(), path(&spooled.part.digest), CHUNK)
-            .with_max_concurrency(PARTS);
-        let mut chunk = vec![0; 1 << 18];
-        let copied = async {
-            loop {
-                let read = file.read(&mut chunk).await?;
-                if read == 0 {
-                    return upload.shutdown().await;
-                }
-                upload.write_all(&chunk[..read]).await?;
-            }
-        };
-        if let Err(error) = copied.await {
-            // Parts that were sent are taken back where that is still possible; the first error is the cause.
-            let _ = upload.abort().await;
-            return Err(DatasetError::Upload(error));
+        if spooled.part.bytes <= CHUNK as u64 {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).await?;
+            self.0.put(&path, bytes.into()).await?;
+            return Ok(());
         }
-        Ok(())
+        let mut upload = WriteMultipart::new_with_chunk_size(self.0.put_multipart(&path).await?, CHUNK);
+        match copy(&mut file, &mut upload).await {
+            Ok(()) => {
+                upload.finish().await?;
+                Ok(())
+            }
+            Err(error) => {
+                // The parts that were sent are taken back where that is possible; the first error is the cause.
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
     }
 
     /// The bytes of a dataset, checked against its name.
@@ -152,69 +196,21 @@ impl DatasetStore {
     }
 }
 
+async fn copy(file: &mut tokio::fs::File, upload: &mut WriteMultipart) -> Result<(), DatasetError> {
+    let mut chunk = vec![0; 1 << 18];
+    loop {
+        let read = file.read(&mut chunk).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        upload.wait_for_capacity(PARTS).await?;
+        upload.write(&chunk[..read]);
+    }
+}
+
 fn path(digest: &str) -> Path {
     Path::from(format!("{digest}.jsonl"))
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::TryStreamExt;
-
-    use super::*;
-    use crate::dataset::spool::Spool;
-
-    fn spooled(lines: usize, length: usize) -> Spooled {
-        let mut spool = Spool::new().unwrap();
-        for line in 0..lines {
-            let text = format!("{line} {}", "x".repeat(length));
-            spool.write(format!("{text}\n").as_bytes()).unwrap();
-        }
-        spool.finish().unwrap()
-    }
-
-    async fn streamed(store: &DatasetStore, digest: &str) -> Result<Vec<u8>, DatasetError> {
-        let (size, chunks) = store.stream(digest).await?;
-        let bytes = chunks.try_collect::<Vec<_>>().await?.concat();
-        assert_eq!(bytes.len() as u64, size);
-        Ok(bytes)
-    }
-
-    #[tokio::test]
-    async fn keeps_bytes_under_their_digest_and_notices_a_change() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = DatasetStore::local(&directory.path().join("new")).unwrap();
-        // None, one chunk, and more than one part.
-        for (lines, length) in [(0, 0), (3, 5), (20, 1 << 20)] {
-            let kept = spooled(lines, length);
-            store.put_file(&kept).await.unwrap();
-            store.put_file(&kept).await.unwrap();
-            let digest = &kept.part.digest;
-            let bytes = store.get(digest).await.unwrap();
-            assert_eq!(bytes.len() as u64, kept.part.bytes);
-            assert!(streamed(&store, digest).await.unwrap() == bytes);
-
-            let file = directory.path().join("new").join(format!("{digest}.jsonl"));
-            std::fs::write(file, b"[]\n").unwrap();
-            assert!(matches!(store.get(digest).await, Err(DatasetError::Altered(_))));
-            assert!(matches!(streamed(&store, digest).await, Err(DatasetError::Altered(_))));
-        }
-    }
-
-    #[tokio::test]
-    async fn lines_are_read_from_where_the_last_page_ended() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = DatasetStore::local(directory.path()).unwrap();
-        let kept = spooled(7, 50_000);
-        store.put_file(&kept).await.unwrap();
-        let digest = &kept.part.digest;
-        let (mut offset, mut found) = (0, Vec::new());
-        loop {
-            let page = store.lines(digest, offset, 3).await.unwrap();
-            let Some(last) = page.last() else { break };
-            offset = last.end();
-            found.extend(page.into_iter().flat_map(|line| line.bytes.into_iter().chain([b'\n'])));
-        }
-        assert!(found == store.get(digest).await.unwrap());
-        assert!(store.lines(digest, u64::MAX, 3).await.unwrap().is_empty());
-    }
-}
+mod tests;
