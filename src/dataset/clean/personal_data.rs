@@ -105,7 +105,7 @@ pub(super) fn redacted(text: &str) -> (Cow<'_, str>, Findings) {
         replace(Kind::Iban, &IBAN, |found, _| numbers::iban_length(found));
     }
     if looks.colons {
-        replace(Kind::Ip, &IPV6, |found, _| numbers::ipv6_length(found));
+        replace(Kind::Ip, &IPV6, numbers::ipv6_length);
     }
     if looks.digits >= 4 {
         replace(Kind::Ip, &IPV4, numbers::ipv4_length);
@@ -227,7 +227,7 @@ static IBAN: LazyLock<Regex> =
 
 static IPV6: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?:(?-u:\b)[0-9A-Fa-f]{1,4}|:)(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})?",
+        r"(?:(?-u:\b)[0-9A-Fa-f]{1,4}|:)(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})?[0-9A-Za-z_:]*",
     )
 });
 
