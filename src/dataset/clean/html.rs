@@ -86,9 +86,11 @@ fn guarded(html: &str) -> Guarded {
     guarded
 }
 
+/// Whether a tag has something like `name=`.
 fn has_attributes(found: &Captures<'_>) -> bool {
-    let has = |part| found.name(part).is_some_and(|part| part.as_str().contains('='));
-    has("rest") || has("loose") || has("cut")
+    let parts = ["rest", "loose", "cut"].into_iter().filter_map(|part| found.name(part));
+    let mut names = parts.flat_map(|part| part.as_str().split('=').rev().skip(1));
+    names.any(|before| before.trim_end().ends_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
 impl Guarded {

@@ -117,9 +117,10 @@ pub(super) fn phone_length(found: &str, before: &str) -> Option<usize> {
     let date = matches!(lengths.as_slice(), [1 | 2, 1 | 2, 4, ..] | [4, 2, 2] | [4, 4])
         && groups.any(|group| matches!(group, year if year.len() == 4 && (year.starts_with("19") || year.starts_with("20"))));
     let money = before.ends_with(['$', '€', '£', '#', '=', '/', '_']) && !found.starts_with('+');
+    let alphabet = found == "0123456789";
     let word = before.strip_suffix('-').unwrap_or(before);
     let inside = word.ends_with(|c: char| c.is_alphanumeric()) || is_decimal(before);
-    let good = (7..=15).contains(&digits.len()) && !date && !money && !inside;
+    let good = (7..=15).contains(&digits.len()) && !date && !money && !inside && !alphabet;
     good.then_some(found.len())
 }
 
