@@ -37,11 +37,11 @@ struct Guarded {
     blocks: bool,
 }
 
-/// A comment, a declaration, a whole tag, a tag with an unclosed quote, a tag that was cut off in its
+/// The start of a comment, a declaration, a whole tag, a tag with an unclosed quote, a tag that was cut off in its
 /// attributes, or an entity with its semicolon.
 static MARKUP: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
-        r"<!--(?s:.*?)-->|<!\[CDATA\[|\]\]>|(?i:<!doctype|<!\[(?:if|endif)|<\?(?:xml|php))\b[^<>]*>",
+        r"<!--|<!\[CDATA\[|\]\]>|(?i:<!doctype|<!\[(?:if|endif)|<\?(?:xml|php))\b[^<>]*>",
         r#"|<(?<close>/?)(?<name>[A-Za-z][A-Za-z0-9]*(?:[:-][A-Za-z0-9]+)*)(?:"#,
         r#"(?<rest>(?:[\s/](?:[^<>"']|"[^"]*"|'[^']*')*)?)>"#,
         r"|(?<loose>[\s/][^<>]*)>",
@@ -55,6 +55,7 @@ static MARKUP: LazyLock<Regex> = LazyLock::new(|| {
 fn guarded(html: &str) -> Guarded {
     let mut guarded = Guarded { html: String::with_capacity(html.len()), blocks: false };
     let mut names: Option<Names> = None;
+    let last_comment_end = html.rfind("-->").unwrap_or(0);
     let mut at = 0;
     while let Some(found) = MARKUP.captures_at(html, at) {
         let (Some(all), name) = (found.get(0), found.name("name")) else { break };
@@ -72,10 +73,12 @@ fn guarded(html: &str) -> Guarded {
             continue;
         }
         match all.as_str() {
+            "<!--" if at <= last_comment_end => at += html[at..].find("-->").map_or(0, |end| end + 3),
+            "<!--" => guarded.html.push_str("&lt;!--"),
             "<" => guarded.html.push_str("&lt;"),
             "&" => guarded.html.push_str("&amp;"),
             entity if entity.starts_with('&') => guarded.html.push_str(one_ampersand(entity)),
-            // A comment, or the edge of a section of an RSS feed, whose content is HTML.
+            // A declaration, or the edge of a section of an RSS feed, whose content is HTML.
             _ => {}
         }
     }
@@ -83,9 +86,11 @@ fn guarded(html: &str) -> Guarded {
     guarded
 }
 
+/// Whether a tag has something like `name=`.
 fn has_attributes(found: &Captures<'_>) -> bool {
-    let has = |part| found.name(part).is_some_and(|part| part.as_str().contains('='));
-    has("rest") || has("loose") || has("cut")
+    let parts = ["rest", "loose", "cut"].into_iter().filter_map(|part| found.name(part));
+    let mut names = parts.flat_map(|part| part.as_str().split('=').rev().skip(1));
+    names.any(|before| before.trim_end().ends_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
 impl Guarded {

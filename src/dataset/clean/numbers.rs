@@ -94,7 +94,11 @@ pub(super) fn ipv4_length(found: &str, before: &str) -> Option<usize> {
     (!nobody && !version && !is_decimal(before)).then_some(found.len())
 }
 
-pub(super) fn ipv6_length(found: &str) -> Option<usize> {
+/// As for IPv4. Paths of C++ and Rust, such as `f32::EPSILON` and `3::int8`, have more letters at either end.
+pub(super) fn ipv6_length(found: &str, before: &str) -> Option<usize> {
+    if before.ends_with(|c: char| c.is_alphanumeric() || c == ':') {
+        return None;
+    }
     // A colon after an address is punctuation.
     let address_text = if found.ends_with("::") { found } else { found.strip_suffix(':').unwrap_or(found) };
     let address: Ipv6Addr = address_text.parse().ok()?;
@@ -113,8 +117,10 @@ pub(super) fn phone_length(found: &str, before: &str) -> Option<usize> {
     let date = matches!(lengths.as_slice(), [1 | 2, 1 | 2, 4, ..] | [4, 2, 2] | [4, 4])
         && groups.any(|group| matches!(group, year if year.len() == 4 && (year.starts_with("19") || year.starts_with("20"))));
     let money = before.ends_with(['$', '€', '£', '#', '=', '/', '_']) && !found.starts_with('+');
-    let inside = before.ends_with(|c: char| c.is_alphanumeric()) || is_decimal(before);
-    let good = (7..=15).contains(&digits.len()) && !date && !money && !inside;
+    let alphabet = found == "0123456789";
+    let word = before.strip_suffix('-').unwrap_or(before);
+    let inside = word.ends_with(|c: char| c.is_alphanumeric()) || is_decimal(before);
+    let good = (7..=15).contains(&digits.len()) && !date && !money && !inside && !alphabet;
     good.then_some(found.len())
 }
 

@@ -88,20 +88,78 @@ impl Kind {
 /// The text with every finding replaced. Secrets first, since they may hold what looks like something else.
 pub(super) fn redacted(text: &str) -> (Cow<'_, str>, Findings) {
     let mut findings = Findings::default();
+    let looks = Looks::of(text);
     let mut text = Cow::Borrowed(text);
     let mut replace = |kind: Kind, pattern: &Regex, is_one: Check| {
         if let Some(redacted) = replaced(&text, pattern, kind, is_one, &mut findings) {
             text = Cow::Owned(redacted);
         }
     };
-    replace(Kind::Secret, secrets::pattern(), secrets::is_secret);
-    replace(Kind::Email, &EMAIL, is_email);
-    replace(Kind::Iban, &IBAN, |found, _| numbers::iban_length(found));
-    replace(Kind::Ip, &IPV6, |found, _| numbers::ipv6_length(found));
-    replace(Kind::Ip, &IPV4, numbers::ipv4_length);
-    replace(Kind::Card, &CARD, numbers::card_length);
-    replace(Kind::Phone, &PHONE, numbers::phone_length);
+    if looks.secret {
+        replace(Kind::Secret, secrets::pattern(), secrets::is_secret);
+    }
+    if looks.email {
+        replace(Kind::Email, &EMAIL, is_email);
+    }
+    if looks.digits >= 6 {
+        replace(Kind::Iban, &IBAN, |found, _| numbers::iban_length(found));
+    }
+    if looks.colons {
+        replace(Kind::Ip, &IPV6, numbers::ipv6_length);
+    }
+    if looks.digits >= 4 {
+        replace(Kind::Ip, &IPV4, numbers::ipv4_length);
+    }
+    if looks.together >= 13 {
+        replace(Kind::Card, &CARD, numbers::card_length);
+    }
+    if looks.together >= 7 {
+        replace(Kind::Phone, &PHONE, numbers::phone_length);
+    }
     (text, findings)
+}
+
+/// What a text could hold at all, by one look at its bytes: most texts hold none of it, and the patterns cost
+/// more than everything else in cleaning.
+#[derive(Default)]
+struct Looks {
+    email: bool,
+    secret: bool,
+    colons: bool,
+    /// ASCII digits in all.
+    digits: usize,
+    /// The most digits with at most three bytes between two of them, which is what separates a number's groups.
+    together: usize,
+}
+
+impl Looks {
+    fn of(text: &str) -> Self {
+        let mut looks = Self { email: text.contains('@'), ..Self::default() };
+        let (mut together, mut gap) = (0, 0);
+        let (mut token, mut token_digits) = (0, false);
+        let mut colons = 0;
+        for byte in text.bytes() {
+            if byte.is_ascii_digit() {
+                looks.digits += 1;
+                together = if gap <= 3 { together + 1 } else { 1 };
+                looks.together = looks.together.max(together);
+                gap = 0;
+            } else {
+                gap += 1;
+            }
+            colons += usize::from(byte == b':');
+            if byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte) {
+                token += 1;
+                token_digits |= byte.is_ascii_digit();
+                looks.secret |= token_digits && token >= secrets::SHORTEST;
+            } else {
+                (token, token_digits) = (0, false);
+            }
+        }
+        looks.colons = colons >= 7 || (colons >= 2 && text.contains("::"));
+        looks.secret |= secrets::ALWAYS.iter().any(|part| text.contains(part));
+        looks
+    }
 }
 
 /// How many bytes of a match are what is looked for; `None` where it only looks like it. The second text is
@@ -127,6 +185,8 @@ fn replaced(
                 copied = start + length;
                 at = copied;
             }
+            // What has no digits has none in any part.
+            _ if matches!(kind, Kind::Secret) => at = end,
             // It may begin later in what was matched, after a number that only stands before it.
             _ => at = next_start(text, start, end),
         }
@@ -162,31 +222,33 @@ fn is_email(found: &str, _before: &str) -> Option<usize> {
     (!image).then_some(found.len())
 }
 
-static IBAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}"));
+static IBAN: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?-u:\b)[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}"));
 
 static IPV6: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?:\b[0-9A-Fa-f]{1,4}|:)(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})?",
+        r"(?:(?-u:\b)[0-9A-Fa-f]{1,4}|:)(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})?[0-9A-Za-z_:]*",
     )
 });
 
-static IPV4: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b(?:\.[0-9])?"));
+static IPV4: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?-u:\b)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?-u:\b)(?:\.[0-9])?"));
 
 static CARD: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"\b[2-6][0-9](?:[ -]?[0-9]){11,17}\b(?:[.,][0-9])?"));
+    LazyLock::new(|| pattern(r"(?-u:\b)[2-6][0-9](?:[ -]?[0-9]){11,17}(?-u:\b)(?:[.,][0-9])?"));
 
 /// International (`+49 30 123456`, `0049…`), North American (`(555) 123-4567`), with a trunk zero
 /// (`020 7946 0958`, `030/1234567`), or any digits that a word such as `phone` announces.
 static PHONE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
-        r"\+[0-9(](?:[ ()./\u{2011}-]{0,3}[0-9]){6,16}",
-        r"|\b00[1-9](?:[ ()./-]{0,2}[0-9]){7,14}\b",
-        r"|(?:\b1[ .-]{1,2})?\([2-9][0-9]{2}\) ?[2-9][0-9]{2}[ .-]?[0-9]{4}\b",
-        r"|\b(?:1[ .-])?[2-9][0-9]{2}(?:-[2-9][0-9]{2}-|\.[2-9][0-9]{2}\.| [2-9][0-9]{2}[ -])[0-9]{4}\b",
-        r"|\(0[0-9]{1,5}\)(?:[ /.-]?[0-9]){5,9}\b",
-        r"|\b0[1-9](?:[ /.-]{0,3}[0-9]){7,9}\b",
-        r"|(?i:\b(?:call|dial|fax|mobile|cell|phone|tel|telephone|telefon|tel\.|ring|text|whatsapp|sms)\b)",
-        r"(?:[ :.#]{0,3}(?i:us|me|at|on|no|number|now|is)\b){0,2}[ :.#]{0,3}",
-        r"(?<it>[0-9(](?:[ ()./-]{0,2}[0-9]){6,14})\b",
+        r"\+[0-9(](?:[ ()./-]{0,3}[0-9]){6,16}",
+        r"|(?-u:\b)00[1-9](?:[ ()./-]{0,2}[0-9]){7,14}(?-u:\b)",
+        r"|(?:(?-u:\b)1[ .-]{1,2})?\([2-9][0-9]{2}\) ?[2-9][0-9]{2}[ .-]?[0-9]{4}(?-u:\b)",
+        r"|(?-u:\b)(?:1[ .-])?[2-9][0-9]{2}(?:-[2-9][0-9]{2}-|\.[2-9][0-9]{2}\.| [2-9][0-9]{2}[ -])[0-9]{4}(?-u:\b)",
+        r"|\(0[0-9]{1,5}\)(?:[ /.-]?[0-9]){5,9}(?-u:\b)",
+        r"|(?-u:\b)0[1-9](?:[ /.-]{0,3}[0-9]){7,9}(?-u:\b)",
+        r"|(?i:(?-u:\b)(?:call|dial|fax|mobile|cell|phone|tel|telephone|telefon|tel\.|ring|text|whatsapp|sms)(?-u:\b))",
+        r"(?:[ :.#]{0,3}(?i:us|me|at|on|no|number|now|is)(?-u:\b)){0,2}[ :.#]{0,3}",
+        r"(?<it>[0-9(](?:[ ()./-]{0,2}[0-9]){6,14})(?-u:\b)",
     ))
 });

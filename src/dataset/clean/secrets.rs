@@ -4,25 +4,29 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+/// The shortest key that is taken for one, and the parts that tell a secret without a digit.
+pub(super) const SHORTEST: usize = 12;
+pub(super) const ALWAYS: [&str; 3] = ["PRIVATE KEY", "hf_", "://"];
+
 static SECRET: LazyLock<Regex> = LazyLock::new(|| {
     super::pattern(concat!(
         // PEM and PGP private keys, to their end or that of the text.
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?s:.*?)",
         r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\z)",
         // OpenAI and Anthropic; Stripe.
-        r"|\bsk-[A-Za-z0-9_-]{20,}|\b[rsp]k_(?:live|test)_[A-Za-z0-9]{10,}",
+        r"|(?-u:\b)sk-[A-Za-z0-9_-]{20,}|(?-u:\b)[rsp]k_(?:live|test)_[A-Za-z0-9]{10,}",
         // AWS; Google; GitHub; GitLab; Slack; Hugging Face; npm.
-        r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[A-Za-z0-9_-]{35}|\bya29\.[A-Za-z0-9_-]{20,}",
-        r"|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_[A-Za-z0-9_]{22,}|\bglpat-[A-Za-z0-9_-]{20,}",
-        r"|\bxox[a-z]-[A-Za-z0-9-]{10,}|\bxapp-[A-Za-z0-9-]{10,}",
-        r"|\bhooks\.slack\.com/services/[A-Za-z0-9/]{20,}",
-        r"|\bhf_[A-Za-z]{30,}|\bnpm_[A-Za-z0-9]{36}",
+        r"|(?-u:\b)(?:AKIA|ASIA)[A-Z0-9]{16}(?-u:\b)|(?-u:\b)AIza[A-Za-z0-9_-]{35}|(?-u:\b)ya29\.[A-Za-z0-9_-]{20,}",
+        r"|(?-u:\b)gh[pousr]_[A-Za-z0-9]{30,}|(?-u:\b)github_pat_[A-Za-z0-9_]{22,}|(?-u:\b)glpat-[A-Za-z0-9_-]{20,}",
+        r"|(?-u:\b)xox[a-z]-[A-Za-z0-9-]{10,}|(?-u:\b)xapp-[A-Za-z0-9-]{10,}",
+        r"|(?-u:\b)hooks\.slack\.com/services/[A-Za-z0-9/]{20,}",
+        r"|(?-u:\b)hf_[A-Za-z]{30,}|(?-u:\b)npm_[A-Za-z0-9]{36}",
         // JSON Web Tokens.
-        r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+        r"|(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
         // A password in a URL; bearer tokens; what is named a key.
         r"|://(?<user>[^\s/:@\[\]]+:[^\s/@\[\]]+)@",
-        r"|(?i:\bbearer[ \t]+)(?<bearer>[A-Za-z0-9._~+/=-]{16,})",
-        r"|(?i:\b(?:api[_ -]?key|secret[_ -]?(?:access[_ -]?)?key|client[_ -]?secret|access[_ -]?token|password)",
+        r"|(?i:(?-u:\b)bearer[ \t]+)(?<bearer>[A-Za-z0-9._~+/=-]{16,})",
+        r"|(?i:(?-u:\b)(?:api[_ -]?key|secret[_ -]?(?:access[_ -]?)?key|client[_ -]?secret|access[_ -]?token|password)",
         r#"["']?[ \t]*[:=][ \t]*["']?)(?<named>[A-Za-z0-9._~+/=-]{12,})"#,
     ))
 });
