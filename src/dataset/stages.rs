@@ -183,3 +183,60 @@ fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, SeekFrom};
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::dataset::prompts;
+    use crate::dataset::spool::Spooled;
+
+    /// The lines of both parts.
+    fn made(settings: &DatasetSettings, rows: &[(String, String)]) -> (Vec<String>, Vec<String>, Counts) {
+        let mut stages = Stages::new(settings, prompts::compile(settings).unwrap(), "hook").unwrap();
+        for (input, hook) in rows {
+            let row: Row = [("original_input", input), ("hook", hook)]
+                .map(|(name, text)| (name.to_owned(), json!(text)))
+                .into();
+            let persona = Some(input.chars().take(1).collect());
+            let selected = Selected { created_at: DateTime::UNIX_EPOCH, persona: None, group: persona, row };
+            stages.take(selected).unwrap();
+        }
+        let divided = stages.draft.divide(stages.near, stages.compared).unwrap();
+        let validation = divided.validation.as_ref().map(lines).unwrap_or_default();
+        (lines(&divided.train), validation, stages.made.counts)
+    }
+
+    fn lines(spooled: &Spooled) -> Vec<String> {
+        let mut file = spooled.file.try_clone().unwrap();
+        let mut text = String::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'));
+        text.lines().map(str::to_owned).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn any_rows_make_valid_lines_and_the_same_rows_the_same_lines(
+            rows in prop::collection::vec((".{0,8}", "(?s).{0,30}"), 0..40),
+        ) {
+            let settings = DatasetSettings::default();
+            let (train, validation, counts) = made(&settings, &rows);
+            prop_assert_eq!(counts.examples, (train.len() + validation.len()) as u64);
+            prop_assert_eq!(counts.examples + counts.empty + counts.too_short + counts.duplicates, rows.len() as u64);
+            for line in train.iter().chain(&validation) {
+                let value: Value = serde_json::from_str(line).unwrap();
+                let messages = value["messages"].as_array().unwrap();
+                let roles: Vec<&str> = messages.iter().map(|one| one["role"].as_str().unwrap()).collect();
+                prop_assert_eq!(roles, ["user", "assistant"]);
+                prop_assert!(messages.iter().all(|one| !one["content"].as_str().unwrap().trim().is_empty()));
+            }
+            prop_assert_eq!(made(&settings, &rows), (train, validation, counts));
+        }
+    }
+}
