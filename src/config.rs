@@ -6,13 +6,12 @@
 mod values;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use reqwest::Url;
 
-pub use values::{Roles, Secret, listen};
+pub use values::{Roles, Secret, StoreLocation, listen};
 
 /// The provider's own service, which asks for a key.
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
@@ -177,15 +176,15 @@ pub struct ServeArgs {
     #[arg(long, env = "TUNELOOP_ROLES", value_name = "ROLES", default_value = "api,worker,scheduler")]
     pub roles: Roles,
 
-    /// Directory of datasets, as a path or a file:// URL; processes with the role worker share it
+    /// Where datasets are kept: a directory, or `s3://bucket/prefix` with the usual AWS variables
     #[arg(
         long,
         env = "DATASET_STORE_URL",
-        value_name = "DIRECTORY",
+        value_name = "PLACE",
         default_value = "./data/datasets",
-        value_parser = values::directory,
+        value_parser = values::store_location,
     )]
-    pub dataset_store: PathBuf,
+    pub dataset_store: StoreLocation,
 
     /// How long work in hand may take to end after SIGTERM, before it is given back
     #[arg(

@@ -14,7 +14,7 @@ use crate::api::{self, ApiState};
 use crate::clock::Clock;
 use crate::config::Roles;
 use crate::database::MIGRATOR;
-use crate::dataset::DatasetStore;
+use crate::dataset::{DatasetStore, Sources};
 use crate::housekeeping::Housekeeping;
 use crate::jobs::{Handler, Worker, WorkerSettings};
 use crate::runs::{RunHandler, Services};
@@ -31,6 +31,8 @@ pub struct Service {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where posts are read.
+    pub sources: Sources,
     /// Where datasets are kept.
     pub datasets: DatasetStore,
     /// The providers.
@@ -68,8 +70,9 @@ impl Service {
         // Parts stop together: when one ends early, the others are told.
         let stop = shutdown.child_token();
         let mut parts = JoinSet::new();
-        let mut state =
-            ApiState::new(self.db.clone(), self.clock.clone(), self.metrics.clone(), schema_version())?;
+        let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
+        let mut state = ApiState::new(db, clock, metrics, self.datasets.clone(), schema_version())?;
+        state.sources = self.sources.clone();
         state.stop = stop.clone();
         let router = if self.roles.api { api::router(state) } else { api::operations(state) };
         parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
@@ -101,6 +104,7 @@ impl Service {
         let services = Services {
             db: self.db.clone(),
             clock: self.clock.clone(),
+            sources: self.sources.clone(),
             datasets: self.datasets.clone(),
             trainers: self.trainers.clone(),
             metrics: self.metrics.clone(),

@@ -41,7 +41,8 @@ fn each_bad_setting_is_named_with_what_it_accepts() {
     const ROLES: &str = "one or more of api, worker and scheduler, separated by commas";
     const EXAMPLES: &str = "a whole number of at least 10";
     const THRESHOLD: &str = "a number of at least 0, such as 0.06";
-    const DIRECTORY: &str = "the path of a directory, or its file:// URL with an absolute path";
+    const PLACE: &str =
+        "the path of a directory, its file:// URL with an absolute path, or a bucket as s3://bucket/prefix";
     const OTLP: &str = "the http or https URL of an OTLP gRPC collector, such as http://localhost:4317";
     for (variable, value, accepted) in [
         ("FINE_TUNING_MIN_EXAMPLES", "abc", EXAMPLES),
@@ -58,7 +59,7 @@ fn each_bad_setting_is_named_with_what_it_accepts() {
         ("TUNELOOP_LISTEN", "8080", "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080"),
         ("TUNELOOP_ROLES", "api,cook", ROLES),
         ("TUNELOOP_ROLES", ",", ROLES),
-        ("DATASET_STORE_URL", "s3://bucket", DIRECTORY),
+        ("DATASET_STORE_URL", "gs://bucket", PLACE),
         ("TUNELOOP_WORKER_SLOTS", "0", "a whole number from 1 to 1024"),
         ("TUNELOOP_LEASE_SECONDS", "1", "a whole number from 5 to 3600"),
         ("TUNELOOP_POLL_INTERVAL_MS", "0.5", "a whole number from 10 to 60000"),

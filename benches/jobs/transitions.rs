@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tuneloop::audit::By;
 use tuneloop::clock::Clock;
-use tuneloop::dataset::DatasetStore;
+use tuneloop::dataset::{DatasetStore, Sources};
 use tuneloop::jobs::Worker;
 use tuneloop::pipelines::{self, PipelineConfig};
 use tuneloop::runs::{self, Request, RunHandler, Services};
@@ -74,6 +74,7 @@ async fn services(
     let trainer = OpenAiTrainer::new(&OpenAiSettings::new(base_url, ApiKey::new("simulated")), clock)?;
     Ok(Services {
         db: pool.clone(),
+        sources: Sources::new(pool.clone()),
         clock: clock.clone(),
         datasets: DatasetStore::local(&directory.join("datasets"))?,
         trainers: Trainers::new().with_openai(trainer),

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 
 use super::problem::{FieldError, Problem};
+use crate::dataset::SourceError;
 use crate::pipelines::NotSaved;
 use crate::runs::{RequestError, TriggerError};
 use crate::traffic::TrafficError;
@@ -50,6 +51,20 @@ impl From<NotSaved> for Problem {
                 Self::invalid(faults.into_iter().map(|(field, message)| FieldError::body(field, message)))
             }
             NotSaved::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<SourceError> for Problem {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Unusable(faults) => Self::invalid(
+                faults.into_iter().map(|(field, fault)| FieldError::body(format!("/dataset{field}"), fault)),
+            ),
+            SourceError::Unreachable { .. } => {
+                Self::invalid([FieldError::body("/dataset/source/url_env", error)])
+            }
+            SourceError::Database(error) => error.into(),
         }
     }
 }

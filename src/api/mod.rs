@@ -6,6 +6,7 @@
 mod assignment;
 mod audit;
 pub mod auth;
+mod datasets;
 mod document;
 mod domain_errors;
 pub mod etag;
@@ -48,6 +49,7 @@ use utoipa_axum::router::OpenApiRouter;
 use self::metrics_layer::HttpMetrics;
 use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
+use crate::dataset::{DatasetStore, Sources};
 use crate::telemetry::metrics::Metrics;
 
 /// What the endpoints share.
@@ -63,6 +65,10 @@ pub struct ApiState {
     pub schema_version: i64,
     /// Cancelled when the service is about to stop: streams end then.
     pub stop: CancellationToken,
+    /// Where posts are read; in the service's own database only, unless changed.
+    pub sources: Sources,
+    /// Where datasets are kept.
+    pub datasets: DatasetStore,
     /// How long a request may take, [`limits::REQUEST_TIME`] unless changed.
     pub request_time: Duration,
     http: HttpMetrics,
@@ -70,10 +76,17 @@ pub struct ApiState {
 
 impl ApiState {
     /// The state of one API. Its own metrics are added to `metrics`, which fails when they are there already.
-    pub fn new(db: PgPool, clock: Clock, metrics: Metrics, schema_version: i64) -> prometheus::Result<Self> {
+    pub fn new(
+        db: PgPool,
+        clock: Clock,
+        metrics: Metrics,
+        datasets: DatasetStore,
+        schema_version: i64,
+    ) -> prometheus::Result<Self> {
         let http = HttpMetrics::register(metrics.registry())?;
         let (stop, request_time) = (CancellationToken::new(), limits::REQUEST_TIME);
-        Ok(Self { db, clock, metrics, schema_version, stop, request_time, http })
+        let sources = Sources::new(db.clone());
+        Ok(Self { db, clock, metrics, schema_version, stop, sources, datasets, request_time, http })
     }
 }
 
@@ -88,6 +101,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(pipelines::routes())
         .merge(runs::routes())
         .merge(events::routes())
+        .merge(datasets::routes())
         .merge(models::routes())
         .merge(traffic::routes())
         .merge(assignment::routes())

@@ -119,7 +119,7 @@ pub(super) async fn find(state: &ApiState, name: &str) -> Result<Pipeline, Probl
 
 /// Create a pipeline, or change its configuration
 ///
-/// The configuration is validated as a whole; an accepted change makes a new version of it. With `If-Match` it
+/// The configuration is validated as a whole, and its dataset's source is looked at; an accepted change makes a new version of it. With `If-Match` it
 /// applies only to the version that was read, with `If-None-Match: *` only where there is no such pipeline.
 #[utoipa::path(
     put, path = "/v1/pipelines/{pipeline}", tag = "pipelines", request_body = PipelineConfig,
@@ -141,6 +141,10 @@ async fn put_pipeline(
     headers: HeaderMap,
     Json(config): Json<PipelineConfig>,
 ) -> Result<Reply, Problem> {
+    // Before the pipeline is locked: another database may take its time. Other faults are told first.
+    if config.faults().is_empty() {
+        state.sources.check(&config.dataset).await?;
+    }
     let mut tx = state.db.begin().await?;
     let before = pipelines::lock(&mut tx, &name).await?.map(|before| before.config_version);
     if_match.check(before.map(i64::from))?;

@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::dataset::Counts;
+use crate::dataset::{CleaningCounts, Counts, Parts};
 use crate::experiments;
 use crate::experiments::decision::Decision;
 use crate::models;
@@ -89,14 +90,22 @@ struct StepView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RunDataset)]
 struct DatasetView {
-    /// SHA-256 of the JSONL.
+    /// SHA-256 of the JSONL that is trained on; see `/v1/datasets/{digest}`.
     digest: String,
-    /// Training examples.
+    /// Examples in all parts.
     examples: u64,
-    /// Length of the JSONL.
+    /// Length of the JSONL that is trained on.
     bytes: u64,
     /// Posts looked at and why some were left out.
     counts: Counts,
+    /// What cleaning did.
+    cleaning: CleaningCounts,
+    /// The files: what is trained on, and what is set aside to validate with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts: Option<Parts>,
+    /// What a person should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// A paid job at a provider.
@@ -135,11 +144,14 @@ struct TrainingView {
 /// The run with everything that belongs to it.
 pub(super) async fn view(conn: &mut PgConnection, run: Run) -> sqlx::Result<RunView> {
     let steps = runs::steps_of(&mut *conn, run.id).await?;
-    let dataset = run.dataset_digest.zip(run.collected).map(|(digest, collected)| DatasetView {
+    let dataset = run.dataset_digest.zip(run.collected).map(|(digest, Json(collected))| DatasetView {
         digest,
         examples: collected.counts.examples,
         bytes: collected.bytes,
         counts: collected.counts,
+        cleaning: collected.cleaning,
+        parts: collected.parts,
+        warnings: collected.warnings,
     });
     let training = match run.training_id {
         Some(id) => runs::training_by_id(&mut *conn, id).await?,

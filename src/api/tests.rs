@@ -16,7 +16,7 @@ fn state() -> ApiState {
     // Nothing listens on port 1.
     let db = PgPoolOptions::new().connect_lazy("postgres://nobody@127.0.0.1:1/nothing").unwrap();
     let clock = Clock::fixed(DateTime::UNIX_EPOCH, 1);
-    ApiState::new(db, clock, Metrics::new().unwrap(), 1).unwrap()
+    ApiState::new(db, clock, Metrics::new().unwrap(), DatasetStore::in_memory(), 1).unwrap()
 }
 
 /// Routes that misbehave, behind the middleware of the API.
@@ -244,5 +244,5 @@ async fn the_document_is_served_and_its_ui_comes_with_its_assets() {
 #[tokio::test]
 async fn a_registry_takes_one_api() {
     let state = state();
-    assert!(ApiState::new(state.db, state.clock, state.metrics, 1).is_err());
+    assert!(ApiState::new(state.db, state.clock, state.metrics, state.datasets, 1).is_err());
 }

@@ -8,7 +8,7 @@ use super::listen::listen;
 use super::{Failure, shutdown_signal};
 use crate::clock::Clock;
 use crate::config::{ProviderArgs, ServeArgs};
-use crate::dataset::DatasetStore;
+use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
@@ -46,8 +46,9 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
     pipelines::seed(&pool, &clock, &settings.seed).await?;
     let service = Service {
         db: pool.clone(),
+        sources: Sources::new(pool.clone()),
         trainers: trainers(&settings.provider, &clock)?,
-        datasets: DatasetStore::local(&settings.dataset_store)?,
+        datasets: DatasetStore::open(&settings.dataset_store, std::env::vars_os())?,
         metrics: Metrics::new()?,
         roles: settings.roles,
         worker: WorkerSettings {

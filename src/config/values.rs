@@ -160,17 +160,44 @@ pub fn listen(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080")
 }
 
-/// A directory, given as its path or as a `file://` URL.
-pub(super) fn directory(text: &str) -> Result<PathBuf, &'static str> {
-    const ACCEPTED: &str = "the path of a directory, or its file:// URL with an absolute path";
+/// Where datasets are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// A directory.
+    Directory(PathBuf),
+    /// Objects of an S3-compatible bucket whose names begin with a prefix, which may be empty.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The prefix, without a slash at either end.
+        prefix: String,
+    },
+}
+
+/// A directory, given as its path or as a `file://` URL, or a bucket as `s3://bucket/prefix`.
+pub(super) fn store_location(text: &str) -> Result<StoreLocation, &'static str> {
+    const ACCEPTED: &str =
+        "the path of a directory, its file:// URL with an absolute path, or a bucket as s3://bucket/prefix";
     if text.is_empty() {
         return Err(ACCEPTED);
     }
     if !text.contains("://") {
-        return Ok(PathBuf::from(text));
+        return Ok(StoreLocation::Directory(PathBuf::from(text)));
     }
-    let url = Url::parse(text).ok().filter(|url| url.scheme() == "file");
-    url.and_then(|url| url.to_file_path().ok()).ok_or(ACCEPTED)
+    let url = Url::parse(text).map_err(|_| ACCEPTED)?;
+    if url.scheme() == "file" {
+        return url.to_file_path().map(StoreLocation::Directory).map_err(|()| ACCEPTED);
+    }
+    // Keys do not belong here: the URL is shown in logs and in lists of processes.
+    let bare = url.username().is_empty() && url.password().is_none() && url.port().is_none();
+    let bare = bare && url.query().is_none() && url.fragment().is_none();
+    match url.host_str() {
+        Some(bucket) if url.scheme() == "s3" && bare => Ok(StoreLocation::S3 {
+            bucket: bucket.to_owned(),
+            prefix: url.path().trim_matches('/').to_owned(),
+        }),
+        _ => Err(ACCEPTED),
+    }
 }
 
 /// Directives that say which log events are written.
@@ -242,11 +269,17 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_a_path_or_a_file_url() {
-        assert_eq!(directory("./data/datasets"), Ok(PathBuf::from("./data/datasets")));
-        assert_eq!(directory("file:///var/lib/t%20l"), Ok(PathBuf::from("/var/lib/t l")));
-        for bad in ["", "s3://bucket/datasets", "file://host/share"] {
-            assert!(directory(bad).is_err(), "{bad}");
+    fn datasets_are_kept_in_a_directory_or_a_bucket() {
+        let directory = |path: &str| Ok(StoreLocation::Directory(PathBuf::from(path)));
+        assert_eq!(store_location("./data/datasets"), directory("./data/datasets"));
+        assert_eq!(store_location("file:///var/lib/t%20l"), directory("/var/lib/t l"));
+        let bucket = |prefix: &str| Ok(StoreLocation::S3 { bucket: "shop".into(), prefix: prefix.into() });
+        assert_eq!(store_location("s3://shop"), bucket(""));
+        assert_eq!(store_location("s3://shop/train/sets/"), bucket("train/sets"));
+        for bad in
+            ["", "file://host/share", "gs://bucket", "s3://", "s3://key:secret@shop/x", "s3://shop?region=x"]
+        {
+            assert!(store_location(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,87 +1,205 @@
 //! Reads the posts that people engaged with and writes them as JSONL.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::TryStreamExt;
-use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool};
+use serde_json::{Value, json};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
+use tokio::sync::mpsc::{self, Sender};
 
-use super::{Counts, DatasetError, DatasetSettings, Manifest, Post};
+use super::manifest::SCHEMA_VERSION;
+use super::source::{self, Bounds, LEADING, Layout, Parameter, Sql};
+use super::spool::Spooled;
+use super::stages::{Selected, Stages};
+use super::{Counts, DatasetError, DatasetSettings, Manifest, Parts, Sources, prompts};
+
+/// Rows handed over at once.
+const BATCH: usize = 256;
+/// Batches that wait for the stages before reading waits too.
+const WAITING: usize = 4;
 
 /// A dataset that is not stored yet.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// SHA-256 of the bytes, in hex: the dataset's name.
-    pub digest: String,
-    /// One example per line, highest engagement first.
-    pub bytes: Vec<u8>,
+    /// The training examples, one per line, highest engagement first. Its digest is the dataset's name.
+    pub train: Spooled,
+    /// The examples that were set aside, if any.
+    pub validation: Option<Spooled>,
     /// Where it came from.
     pub manifest: Manifest,
 }
 
-/// Collects the examples of the posts that are at or above the threshold and not older than the look-back at
-/// `now`, highest engagement first; equal posts in the order of the table. The same rows and settings give
-/// the same bytes.
+impl Snapshot {
+    /// Its files.
+    pub fn files(&self) -> impl Iterator<Item = &Spooled> {
+        std::iter::once(&self.train).chain(&self.validation)
+    }
+}
+
+/// Collects the examples of the posts that pass the filters at `now`, highest engagement first; equal posts newest first,
+/// then by id. The same rows and settings give the same bytes; the pipeline's name chooses which are set aside to validate
+/// with. Of each example a few dozen bytes of hashes are held in memory, and its text never longer than it takes to write it.
 pub async fn collect(
-    db: &PgPool,
+    sources: &Sources,
+    pipeline: &str,
     settings: &DatasetSettings,
     now: DateTime<Utc>,
 ) -> Result<Snapshot, DatasetError> {
-    let since = now - lookback(settings);
-    // One snapshot for the counts and the rows, so that they agree.
-    let mut tx = db.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let mut counts = count(&mut tx, settings, since).await?;
-    let mut bytes = Vec::new();
-    let mut rows = sqlx::query_as!(
-        Post,
-        "SELECT original_input, hook, body FROM posts
-          WHERE created_at >= $1 AND engagement_rate >= $2 AND engagement_rate <> 'NaN'
-          ORDER BY engagement_rate DESC, created_at DESC, id",
-        since,
-        settings.engagement_threshold,
-    )
-    .fetch(&mut *tx);
-    while let Some(post) = rows.try_next().await? {
-        match settings.template.example(&post) {
-            Some(example) => {
-                serde_json::to_writer(&mut bytes, &example)
-                    .map_err(|error| sqlx::Error::Encode(error.into()))?;
-                bytes.push(b'\n');
-                counts.examples += 1;
-            }
-            None => counts.empty += 1,
-        }
-    }
-    let digest = hex::encode(Sha256::digest(&bytes));
-    let manifest = Manifest { settings: settings.clone(), since, counts, bytes: bytes.len() as u64 };
-    Ok(Snapshot { digest, bytes, manifest })
+    let compiled = prompts::compile(settings)?;
+    let mut access = sources.open(&settings.source).await?;
+    // One state of the data for all statements, so that counts and rows agree.
+    let timeout = Duration::from_secs(settings.source.timeout_seconds.into());
+    let mut tx = access.begin(timeout).await?;
+    let layout = Layout::find(&mut tx, settings, &compiled.columns()).await?;
+    let bounds = bounds(&mut tx, settings, &layout, now).await?;
+    let counts = count(&mut tx, settings, &layout, &bounds).await?;
+    let rows = source::rows(&settings.source, &layout, &bounds)?;
+
+    let (batches, received) = mpsc::channel(WAITING);
+    let stages = Stages::new(settings, compiled, pipeline)?;
+    let work = tokio::task::spawn_blocking(move || stages.run(received));
+    let read = read(&mut tx, &rows, &bounds, &layout, batches).await;
+    let made = work.await?;
+    read.map_err(|error| match error {
+        DatasetError::Database(error) => source::refused(settings, error).into(),
+        other => other,
+    })?;
+    let (divided, made) = made?;
+
+    let selected =
+        counts.posts - counts.too_old - counts.too_young - counts.few_impressions - counts.below_threshold;
+    let manifest = Manifest {
+        schema_version: SCHEMA_VERSION,
+        settings: settings.clone(),
+        since: bounds.since,
+        until: Some(bounds.until),
+        threshold: Some(bounds.threshold),
+        parameters: rows.parameters.iter().map(|parameter| value(*parameter, &bounds)).collect(),
+        query: Some(rows.text),
+        oldest_post: made.oldest,
+        newest_post: made.newest,
+        counts: Counts {
+            posts: counts.posts,
+            too_old: counts.too_old,
+            too_young: counts.too_young,
+            few_impressions: counts.few_impressions,
+            below_threshold: counts.below_threshold,
+            over_maximum: selected.saturating_sub(made.rows),
+            ..made.counts
+        },
+        cleaning: made.cleaning,
+        bytes: divided.train.part.bytes,
+        parts: Some(Parts {
+            grouping: divided.grouping,
+            train: divided.train.part.clone(),
+            validation: divided.validation.as_ref().map(|file| file.part.clone()),
+        }),
+        warnings: divided.warnings,
+    };
+    Ok(Snapshot { train: divided.train, validation: divided.validation, manifest })
 }
 
-fn lookback(settings: &DatasetSettings) -> TimeDelta {
-    // Whole milliseconds, and never further back than the calendar reaches.
-    #[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates, then is clamped")]
-    let millis = (settings.lookback_seconds * 1000.0) as i64;
-    TimeDelta::milliseconds(millis.clamp(0, 1000 * 365 * 86_400_000))
+/// Hands the rows over until there are no more or nobody wants more.
+async fn read(
+    conn: &mut PgConnection,
+    sql: &Sql,
+    bounds: &Bounds,
+    layout: &Layout,
+    batches: Sender<Vec<Selected>>,
+) -> Result<(), DatasetError> {
+    let mut rows = sql.query(bounds).fetch(conn).map_err(DatasetError::from).try_chunks(BATCH);
+    while let Some(batch) = rows.try_next().await.map_err(|error| error.1)? {
+        let batch: Vec<Selected> =
+            batch.iter().map(|row| selected(layout, row)).collect::<sqlx::Result<_>>()?;
+        if batches.send(batch).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn selected(layout: &Layout, row: &PgRow) -> sqlx::Result<Selected> {
+    let mut values = prompts::Row::new();
+    for (index, (name, text)) in layout.variables.iter().enumerate() {
+        let index = LEADING + index;
+        let value = if *text {
+            row.try_get::<Option<String>, _>(index)?.map(Value::String)
+        } else {
+            row.try_get::<Option<Value>, _>(index)?
+        };
+        values.insert(name.clone(), value.unwrap_or_default());
+    }
+    Ok(Selected {
+        created_at: row.try_get(0)?,
+        persona: row.try_get(1)?,
+        group: row.try_get(2)?,
+        row: values,
+    })
+}
+
+/// The values of the parameters, with the threshold that is in force.
+async fn bounds(
+    conn: &mut PgConnection,
+    settings: &DatasetSettings,
+    layout: &Layout,
+    now: DateTime<Utc>,
+) -> Result<Bounds, DatasetError> {
+    let mut bounds = Bounds {
+        since: now - duration(settings.lookback_seconds),
+        until: now - duration(settings.maturity_seconds),
+        mature: settings.maturity_seconds > 0.0,
+        threshold: settings.engagement_threshold,
+        impressions: settings.minimum_impressions.into(),
+        offset: 0,
+    };
+    let Some(dynamic) = &settings.dynamic_threshold else { return Ok(bounds) };
+    bounds.threshold = dynamic.floor;
+    bounds.offset = i64::from(dynamic.target_examples) - 1;
+    let sql = source::threshold(&settings.source, layout, &bounds)?;
+    // With fewer posts than wanted, the floor decides.
+    if let Some(row) =
+        sql.query(&bounds).fetch_optional(conn).await.map_err(|error| source::refused(settings, error))?
+    {
+        bounds.threshold = row.try_get(0)?;
+    }
+    Ok(bounds)
 }
 
 async fn count(
     conn: &mut PgConnection,
     settings: &DatasetSettings,
-    since: DateTime<Utc>,
-) -> sqlx::Result<Counts> {
-    let row = sqlx::query!(
-        r#"SELECT count(*) AS "posts!", count(*) FILTER (WHERE created_at < $1) AS "too_old!",
-                  count(*) FILTER (WHERE created_at >= $1 AND (engagement_rate >= $2
-                                   AND engagement_rate <> 'NaN') IS NOT TRUE) AS "below!"
-             FROM posts"#,
-        since,
-        settings.engagement_threshold,
-    )
-    .fetch_one(conn)
-    .await?;
+    layout: &Layout,
+    bounds: &Bounds,
+) -> Result<Counts, DatasetError> {
+    let row = source::counts(&settings.source, layout, bounds)?.query(bounds).fetch_one(conn).await;
+    let row = row.map_err(|error| source::refused(settings, error))?;
+    let count = |name| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
     Ok(Counts {
-        posts: row.posts.unsigned_abs(),
-        too_old: row.too_old.unsigned_abs(),
-        below_threshold: row.below.unsigned_abs(),
+        posts: count("posts")?,
+        too_old: count("too_old")?,
+        too_young: count("too_young")?,
+        few_impressions: count("few_impressions")?,
+        below_threshold: count("below_threshold")?,
         ..Counts::default()
     })
+}
+
+/// Whole milliseconds, and never further back than the calendar reaches.
+fn duration(seconds: f64) -> TimeDelta {
+    #[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates, then is clamped")]
+    let millis = (seconds * 1000.0) as i64;
+    TimeDelta::milliseconds(millis.clamp(0, 1000 * 365 * 86_400_000))
+}
+
+fn value(parameter: Parameter, bounds: &Bounds) -> std::collections::BTreeMap<String, Value> {
+    let value = match parameter {
+        Parameter::Since => json!(bounds.since),
+        Parameter::Until => json!(bounds.until),
+        Parameter::Threshold => json!(bounds.threshold),
+        Parameter::Impressions => json!(bounds.impressions),
+        Parameter::Offset => json!(bounds.offset),
+    };
+    [(parameter.name().to_owned(), value)].into()
 }

@@ -1,46 +1,35 @@
 //! Posts become a dataset: an immutable snapshot of training examples, named by the SHA-256 of its bytes.
+//!
+//! Rows flow one way and never all at once: [`source`] reads them from a database, `stages` cleans them, makes
+//! examples of them and leaves some out, `divide` sets some aside to validate with, `spool` writes the lines to temporary files,
+//! [`DatasetStore`] keeps each file under its digest.
 
+pub mod clean;
 mod collect;
+mod divide;
+pub mod duplicates;
 mod example;
+mod manifest;
+pub mod near_duplicates;
+mod prompts;
 mod settings;
+mod source;
+pub mod split;
+mod spool;
+mod stages;
 mod store;
+mod union_find;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use utoipa::ToSchema;
 
 pub use collect::{Snapshot, collect};
-pub use example::{Example, Post};
-pub use settings::{DatasetSettings, Template};
-pub use store::{DatasetStore, record};
-
-/// How many posts there were and why some were left out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Counts {
-    /// Posts in the table.
-    pub posts: u64,
-    /// Older than the look-back.
-    pub too_old: u64,
-    /// In the look-back, below the engagement threshold or without a rate.
-    pub below_threshold: u64,
-    /// At or above the threshold, without the text the model should learn to write.
-    pub empty: u64,
-    /// What is left: the examples.
-    pub examples: u64,
-}
-
-/// What is kept of a dataset beside its bytes.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Manifest {
-    /// The settings it was made with.
-    pub settings: DatasetSettings,
-    /// Posts from this time on were looked at.
-    pub since: chrono::DateTime<chrono::Utc>,
-    /// How many posts there were and why some were left out.
-    pub counts: Counts,
-    /// Length of the JSONL in bytes.
-    pub bytes: u64,
-}
+pub use example::Example;
+pub use manifest::{CleaningCounts, Counts, Manifest, Part, Parts, Recorded, by_digest, record};
+pub use prompts::TemplateError;
+pub use settings::{DatasetSettings, DynamicThreshold, Prompts, Template};
+pub use source::{Columns, Lookup, SourceError, SourceSettings, Sources};
+pub use spool::Spooled;
+pub use store::{DatasetStore, StoredLine};
 
 /// Why a dataset could not be made, kept or read.
 #[derive(Debug, Error)]
@@ -48,6 +37,18 @@ pub enum DatasetError {
     /// The database did not answer as it should.
     #[error("the posts could not be read: {0}")]
     Database(#[from] sqlx::Error),
+    /// The source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A template failed on a row.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A temporary file could not be written or read.
+    #[error("a temporary file of the dataset: {0}")]
+    File(#[from] std::io::Error),
+    /// The work on the rows ended with an internal error; the log has its place.
+    #[error("making the dataset ended with an internal error")]
+    Panicked(#[from] tokio::task::JoinError),
     /// The store did not answer as it should.
     #[error("the dataset store: {0}")]
     Store(#[from] object_store::Error),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{DemoError, plan};
 use crate::clock::Clock;
 use crate::config::Roles;
-use crate::dataset::DatasetStore;
+use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
 use crate::service::Service;
 use crate::simulator::{Settings, Simulator};
@@ -51,6 +51,7 @@ impl Stack {
         // The simulator takes any key.
         let openai = OpenAiSettings::new(provider.clone(), ApiKey::new("simulated"));
         let service = Service {
+            sources: Sources::new(db.clone()),
             db,
             metrics: Metrics::new()?,
             datasets: DatasetStore::local(datasets)?,

@@ -87,6 +87,14 @@ fn left_out(counts: Counts, settings: &DatasetSettings, pipeline: DemoPipeline) 
         (counts.below_threshold, format!("below {threshold} % engagement")),
         (counts.too_old, format!("older than {days} days")),
         (counts.empty, format!("without a {}", pipeline.name())),
+        (counts.duplicates, "said before".to_owned()),
+        (counts.near_duplicates, "nearly said before".to_owned()),
+        (counts.personal_data, "with personal data".to_owned()),
+        (counts.too_short, "too short".to_owned()),
+        (counts.too_young, "still young".to_owned()),
+        (counts.few_impressions, "seen too rarely".to_owned()),
+        (counts.over_persona, "beyond the most of one persona".to_owned()),
+        (counts.over_maximum, "beyond the most examples".to_owned()),
     ];
     let told: Vec<String> = reasons
         .into_iter()
@@ -139,7 +147,8 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_told_with_its_reasons() {
-        let counts = Counts { posts: 5_506, too_old: 0, below_threshold: 5_320, empty: 7, examples: 179 };
+        let counts =
+            Counts { posts: 5_506, below_threshold: 5_320, empty: 7, examples: 179, ..Counts::default() };
         assert_eq!(
             left_out(counts, &DatasetSettings::default(), DemoPipeline::Hook),
             "left out: 5,320 below 6 % engagement, 7 without a hook"

@@ -194,19 +194,6 @@ impl PipelineConfig {
 
         check("/serving_model", name(&self.serving_model), "must be the id of a model, up to 256 characters");
 
-        let dataset = &self.dataset;
-        check(
-            "/dataset/engagement_threshold",
-            dataset.engagement_threshold.is_finite() && dataset.engagement_threshold >= 0.0,
-            "must be a number of at least 0",
-        );
-        check("/dataset/lookback_seconds", seconds(dataset.lookback_seconds), DURATION);
-        check(
-            "/dataset/minimum_examples",
-            dataset.minimum_examples >= 10,
-            "must be at least 10: providers refuse fewer examples",
-        );
-
         let training = &self.training;
         check(
             "/training/provider",
@@ -259,6 +246,8 @@ impl PipelineConfig {
             "must be between 0 and 9999 basis points",
         );
 
+        let dataset = self.dataset.faults().into_iter();
+        faults.extend(dataset.map(|(field, sentence)| (format!("/dataset{field}"), sentence)));
         if let Err(error) = Cron::checked(&self.schedule.cron, &self.schedule.timezone) {
             faults.insert(error.field().to_owned(), error.to_string());
         }

@@ -13,7 +13,7 @@ use super::transition::{Outcome, Transition, Verdict, event};
 use super::{JOB_KIND, Request, Run, RunStatus, Step, cancel, finish, steps, store, wind_down};
 use crate::audit::By;
 use crate::clock::Clock;
-use crate::dataset::DatasetStore;
+use crate::dataset::{DatasetStore, Sources};
 use crate::halt;
 use crate::jobs::{Done, Handler, JobError, Lease};
 use crate::models::VersionStatus;
@@ -29,6 +29,8 @@ pub struct Services {
     pub db: PgPool,
     /// Identifiers.
     pub clock: Clock,
+    /// Where posts are read.
+    pub sources: Sources,
     /// Where datasets are kept.
     pub datasets: DatasetStore,
     /// The providers.

@@ -1,6 +1,8 @@
 //! The whole service in the test's own process, on a database of its own, with a simulated provider.
 
+use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tuneloop::api::auth::{Role, create_key};
 use tuneloop::audit::Actor;
 use tuneloop::clock::Clock;
-use tuneloop::dataset::DatasetStore;
+use tuneloop::config::Secret;
+use tuneloop::dataset::{DatasetStore, Sources};
 use tuneloop::jobs::{self, WorkerSettings};
 use tuneloop::service::{Service, ServiceError};
 use tuneloop::simulator::{Settings, Simulator};
@@ -34,6 +37,8 @@ pub(crate) struct TestService {
     pub(crate) db: PgPool,
     pub(crate) clock: Clock,
     pub(crate) simulator: Simulator,
+    /// The variables that sources may name, in place of the environment's.
+    pub(crate) variables: Arc<Mutex<HashMap<String, String>>>,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), ServiceError>>>,
     _datasets: tempfile::TempDir,
@@ -60,8 +65,15 @@ impl TestService {
         let openai = OpenAiSettings::new(format!("{provider}/v1"), ApiKey::new("sk-test"));
         let openai = OpenAiTrainer::new(&openai, &clock).expect("reaches the provider");
         let datasets = tempfile::tempdir().expect("makes a directory");
+        let db = tuneloop::database::connect(&database.url, 10).await.expect("connects");
+        // What the environment would say.
+        let variables = Arc::new(Mutex::new(HashMap::<String, String>::new()));
+        let looked_up = variables.clone();
+        let lookup =
+            move |name: &str| looked_up.lock().expect("is not poisoned").get(name).cloned().map(Secret::new);
         let service = Service {
-            db: tuneloop::database::connect(&database.url, 10).await.expect("connects"),
+            sources: Sources::new(db.clone()).with_lookup(Arc::new(lookup)),
+            db,
             clock: clock.clone(),
             metrics: Metrics::new().expect("makes the metrics"),
             datasets: DatasetStore::local(datasets.path()).expect("opens the store"),
@@ -84,6 +96,7 @@ impl TestService {
             db,
             clock,
             simulator,
+            variables,
             stop,
             running: Some(running),
             _datasets: datasets,
@@ -270,7 +283,7 @@ impl Drop for TestService {
 pub(crate) fn config() -> Value {
     json!({
         "serving_model": "gpt-4o",
-        "dataset": {"minimum_examples": 10},
+        "dataset": {"minimum_examples": 10, "split": {"validation_share": 0}},
         "training": {"base_model": "gpt-4o-2024-08-06", "poll_seconds": 0.1, "settle_seconds": 1.0},
         "schedule": {"enabled": false},
         "experiment": {

@@ -8,6 +8,7 @@ mod harness;
 
 mod access;
 mod api_plumbing;
+mod datasets;
 mod decisions;
 mod original;
 mod outcomes;

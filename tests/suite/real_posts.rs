@@ -64,13 +64,34 @@ async fn a_run_trains_on_the_real_posts_at_or_above_six_percent() {
         .await;
     let run = service.trigger("hook").await;
     let run = service.wait_for_test(&run).await;
-    let counts = json!({"posts": 5506, "too_old": 0, "below_threshold": 5327, "empty": 0, "examples": 179});
-    assert_eq!(run["dataset"]["counts"], counts);
+    let counts = &run["dataset"]["counts"];
+    assert_eq!((&counts["posts"], &counts["below_threshold"]), (&json!(5506), &json!(5327)));
+    // Of the 179 at or above the threshold, those that say what another one says are left out.
+    assert_eq!((&counts["duplicates"], &counts["examples"]), (&json!(37), &json!(142)), "{counts:#}");
+
+    let digest = run["dataset"]["digest"].as_str().unwrap();
+    let manifest = service.read(&format!("/v1/datasets/{digest}")).await["manifest"].take();
+    let part = |name: &str| manifest["parts"][name].clone();
+    assert_eq!(part("train")["digest"], digest);
+    let trained = service.text(&format!("/v1/datasets/{digest}/content"), &[]).await;
+    let validation = part("validation")["digest"].as_str().unwrap().to_owned();
+    let set_aside = service.text(&format!("/v1/datasets/{validation}/content"), &[]).await;
+    assert_eq!(trained.lines().count() + set_aside.lines().count(), 142);
+    assert_eq!(json!(set_aside.lines().count()), part("validation")["examples"]);
+    let of = |story: &str, lines: &str| {
+        rows.iter()
+            .filter(|row| row.story_id == story)
+            .any(|row| lines.contains(&format!("{{\"role\":\"assistant\",\"content\":{}}}", json!(row.hook))))
+    };
+    let stories: std::collections::BTreeSet<&str> = rows.iter().map(|row| row.story_id.as_str()).collect();
+    let both = stories.iter().filter(|story| of(story, &trained) && of(story, &set_aside)).count();
+    assert_eq!(both, 0, "no story stands on both sides");
+
     let job = &service.simulator.jobs()[0];
     let file = service.simulator.file_content(&job.training_file).unwrap();
     let lines = String::from_utf8(file).unwrap();
+    assert_eq!(lines, trained);
     let lines: Vec<&str> = lines.lines().collect();
-    assert_eq!(lines.len(), 179);
     let best = rows.iter().max_by(|a, b| a.engagement_rate.total_cmp(&b.engagement_rate)).unwrap();
     let first: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
     assert_eq!(first["messages"][1]["content"], best.hook);

@@ -69,7 +69,9 @@ async fn a_better_model_is_trained_tested_promoted_and_watched_by_http_alone() {
     assert_eq!(run["reason_code"], "watched_without_evidence", "{run:#}");
     assert_eq!(run["dataset"]["examples"], 12);
     let counts = json!({"posts": 17, "too_old": 0, "below_threshold": 5, "empty": 0, "examples": 12});
-    assert_eq!(run["dataset"]["counts"], counts);
+    for (stage, count) in counts.as_object().unwrap() {
+        assert_eq!(&run["dataset"]["counts"][stage], count, "{stage}");
+    }
 
     the_training_is_what_the_provider_has(&service, &run);
     the_version_has_its_lineage(&service, &run).await;

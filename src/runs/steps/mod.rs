@@ -18,7 +18,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::machine::StepContext;
 use super::trainings::{self, Training};
-use crate::dataset::DatasetError;
+use crate::dataset::{DatasetError, SourceError};
 use crate::jobs::JobError;
 use crate::traffic::TrafficError;
 
@@ -59,6 +59,13 @@ impl From<DatasetError> for JobError {
         match error {
             DatasetError::Altered(_) | DatasetError::Store(object_store::Error::NotFound { .. }) => {
                 Self::Fatal { code: "dataset_lost".into(), message: format!("{error}; trigger a new run") }
+            }
+            // As they are now, source and settings do not fit, whenever it is tried again.
+            DatasetError::Source(SourceError::Unusable(_)) => {
+                Self::Fatal { code: "source_unusable".into(), message: error.to_string() }
+            }
+            DatasetError::Template(_) => {
+                Self::Fatal { code: "template_failed".into(), message: error.to_string() }
             }
             other => Self::Retryable { message: other.to_string(), retry_after: None },
         }

@@ -8,12 +8,20 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tower::ServiceExt;
 use tuneloop::api::{self, ApiState};
 use tuneloop::clock::Clock;
+use tuneloop::dataset::DatasetStore;
 use tuneloop::telemetry::metrics::Metrics;
 
 use super::service::{Service, newest_migration};
 
 async fn readiness(db: PgPool, schema_version: i64) -> (StatusCode, Value) {
-    let state = ApiState::new(db, Clock::system(), Metrics::new().unwrap(), schema_version).unwrap();
+    let state = ApiState::new(
+        db,
+        Clock::system(),
+        Metrics::new().unwrap(),
+        DatasetStore::in_memory(),
+        schema_version,
+    )
+    .unwrap();
     let request = Request::get("/readyz").body(Body::empty()).unwrap();
     let (parts, body) = api::router(state).oneshot(request).await.unwrap().into_parts();
     (parts.status, serde_json::from_slice(&to_bytes(body, 10_000).await.unwrap()).unwrap())

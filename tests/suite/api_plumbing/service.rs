@@ -19,6 +19,7 @@ use tuneloop::api::{self, ApiState};
 use tuneloop::audit::{self, Actor, AuditEvent};
 use tuneloop::clock::Clock;
 use tuneloop::database::MIGRATOR;
+use tuneloop::dataset::DatasetStore;
 use tuneloop::telemetry::metrics::Metrics;
 
 use crate::harness::database::{TestDatabase, fresh_database};
@@ -42,8 +43,14 @@ impl Service {
         let database = fresh_database().await;
         let db = database.pool.clone();
         let clock = Clock::system();
-        let state =
-            ApiState::new(db.clone(), clock.clone(), Metrics::new().unwrap(), newest_migration()).unwrap();
+        let state = ApiState::new(
+            db.clone(),
+            clock.clone(),
+            Metrics::new().unwrap(),
+            DatasetStore::in_memory(),
+            newest_migration(),
+        )
+        .unwrap();
         let things = Router::new()
             .route("/things", post(make_thing))
             .route_layer(from_fn_with_state(db.clone(), authenticate))
