@@ -78,14 +78,19 @@ CREATE TABLE trainings (
     provider          text NOT NULL,
     base_model        text NOT NULL,
     dataset_digest    text NOT NULL REFERENCES datasets (digest),
+    -- What it is measured on, where some examples were set aside.
+    validation_digest text REFERENCES datasets (digest),
     -- Set before a call is sent and kept until its answer is known: while set, the object may exist
     -- at the provider although no answer came, so it is looked for until the settle time has passed.
     upload_sent_at    timestamptz,
+    validation_sent_at timestamptz,
     create_sent_at    timestamptz,
     -- Calls sent; more than one create means that a duplicate may turn up late.
     uploads           integer NOT NULL DEFAULT 0,
+    validation_uploads integer NOT NULL DEFAULT 0,
     creates           integer NOT NULL DEFAULT 0,
     provider_file_id  text,
+    validation_file_id text,
     provider_job_id   text,
     provider_status   text,
     fine_tuned_model  text,

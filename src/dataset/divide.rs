@@ -9,8 +9,8 @@ use super::near_duplicates::NearDuplicates;
 use super::split::{GroupCount, GroupId, Grouping, Side, Split, TiedGroups};
 use super::spool::{Spool, Spooled};
 
-/// Providers refuse fewer training examples.
-const FEWEST_TO_TRAIN: u64 = 10;
+/// Providers refuse files with fewer examples.
+const FEWEST: u64 = 10;
 
 /// Examples in the order in which they came, each with what decides its side.
 #[derive(Debug)]
@@ -123,9 +123,13 @@ impl Draft {
             kept += 1;
             split.side(id)
         })?;
-        if validation.examples() > 0 && train.examples() < FEWEST_TO_TRAIN {
+        let fewest = train.examples().min(validation.examples());
+        if validation.examples() > 0 && fewest < FEWEST {
             warnings.push(format!(
-                "no examples were set aside to validate with: fewer than {FEWEST_TO_TRAIN} would be left to train on"
+                "no examples were set aside to validate with: of {} and {} in the two files, providers refuse fewer \
+                 than {FEWEST}",
+                train.examples(),
+                validation.examples()
             ));
             let (train, _) = sides(&mut file, |_| Side::Train)?;
             return Ok(Divided { train: train.finish()?, validation: None, grouping, warnings });

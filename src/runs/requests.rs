@@ -182,6 +182,7 @@ async fn renew_training(conn: &mut PgConnection, clock: &Clock, run: &Run, step:
         &training.provider,
         &training.base_model,
         &training.dataset_digest,
+        training.validation_digest.as_deref(),
     )
     .await?;
     Ok(Step::Upload)

@@ -19,16 +19,24 @@ pub struct Training {
     pub base_model: String,
     /// What it is trained on.
     pub dataset_digest: String,
-    /// Set while it is unknown whether an upload was carried out.
+    /// What it is measured on, where some examples were set aside.
+    pub validation_digest: Option<String>,
+    /// Set while it is unknown whether the upload of the training file was carried out.
     pub upload_sent_at: Option<DateTime<Utc>>,
+    /// The same for the validation file.
+    pub validation_sent_at: Option<DateTime<Utc>>,
     /// Set while it is unknown whether a create was carried out.
     pub create_sent_at: Option<DateTime<Utc>>,
-    /// Uploads sent.
+    /// Uploads of the training file sent.
     pub uploads: i32,
+    /// Uploads of the validation file sent.
+    pub validation_uploads: i32,
     /// Creates sent.
     pub creates: i32,
     /// The provider's id of the training file.
     pub provider_file_id: Option<String>,
+    /// The provider's id of the validation file.
+    pub validation_file_id: Option<String>,
     /// The provider's id of the job.
     pub provider_job_id: Option<String>,
     /// The job's status in the provider's words.
@@ -44,16 +52,18 @@ pub struct Training {
 }
 
 impl Training {
-    /// The name of the training file at the provider, by which it is found again.
-    pub(super) fn file_name(&self) -> String {
-        format!("tuneloop-{}.jsonl", self.id)
+    /// The name of a file at the provider, by which it is found again.
+    pub(super) fn file_name(&self, call: Call) -> String {
+        let part = if call == Call::UploadValidation { "-validation" } else { "" };
+        format!("tuneloop-{}{part}.jsonl", self.id)
     }
 }
 
 /// A call whose effect is looked for before it is sent again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     Upload,
+    UploadValidation,
     Create,
 }
 
@@ -65,14 +75,17 @@ pub(super) async fn insert(
     provider: &str,
     base_model: &str,
     dataset_digest: &str,
+    validation_digest: Option<&str>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO trainings (id, run_id, provider, base_model, dataset_digest) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO trainings (id, run_id, provider, base_model, dataset_digest, validation_digest)
+         VALUES ($1, $2, $3, $4, $5, $6)",
         id,
         run,
         provider,
         base_model,
         dataset_digest,
+        validation_digest,
     )
     .execute(&mut *conn)
     .await?;
@@ -84,8 +97,9 @@ pub(super) async fn insert(
 pub async fn by_id(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Training>> {
     sqlx::query_as!(
         Training,
-        "SELECT id, run_id, provider, base_model, dataset_digest, upload_sent_at, create_sent_at, uploads,
-                creates, provider_file_id, provider_job_id, provider_status, fine_tuned_model, trained_tokens,
+        "SELECT id, run_id, provider, base_model, dataset_digest, validation_digest, upload_sent_at,
+                validation_sent_at, create_sent_at, uploads, validation_uploads, creates, provider_file_id,
+                validation_file_id, provider_job_id, provider_status, fine_tuned_model, trained_tokens,
                 final_loss, duplicates
            FROM trainings WHERE id = $1",
         id,
@@ -100,6 +114,13 @@ pub(super) async fn mark_sent(conn: &mut PgConnection, id: Uuid, call: Call) -> 
         Call::Upload => {
             sqlx::query!(
                 "UPDATE trainings SET upload_sent_at = clock_timestamp(), uploads = uploads + 1 WHERE id = $1",
+                id
+            )
+        }
+        Call::UploadValidation => {
+            sqlx::query!(
+                "UPDATE trainings SET validation_sent_at = clock_timestamp(),
+                        validation_uploads = validation_uploads + 1 WHERE id = $1",
                 id
             )
         }
@@ -122,6 +143,11 @@ pub(super) async fn mark_refused(conn: &mut PgConnection, id: Uuid, call: Call) 
             "UPDATE trainings SET upload_sent_at = NULL, uploads = uploads - 1 WHERE id = $1",
             id
         ),
+        Call::UploadValidation => sqlx::query!(
+            "UPDATE trainings SET validation_sent_at = NULL, validation_uploads = validation_uploads - 1
+              WHERE id = $1",
+            id
+        ),
         Call::Create => sqlx::query!(
             "UPDATE trainings SET create_sent_at = NULL, creates = creates - 1 WHERE id = $1",
             id
@@ -138,6 +164,7 @@ pub(super) async fn allow_another_call(conn: &mut PgConnection, id: Uuid, most: 
     sqlx::query!(
         "UPDATE trainings
             SET upload_sent_at = CASE WHEN uploads >= $2 THEN NULL ELSE upload_sent_at END,
+                validation_sent_at = CASE WHEN validation_uploads >= $2 THEN NULL ELSE validation_sent_at END,
                 create_sent_at = CASE WHEN creates >= $2 THEN NULL ELSE create_sent_at END
           WHERE id = $1",
         id,
@@ -148,11 +175,22 @@ pub(super) async fn allow_another_call(conn: &mut PgConnection, id: Uuid, most: 
     Ok(())
 }
 
-/// Keeps the provider's file.
-pub(super) async fn set_file(conn: &mut PgConnection, id: Uuid, file: &str) -> sqlx::Result<()> {
-    sqlx::query!("UPDATE trainings SET provider_file_id = $2, upload_sent_at = NULL WHERE id = $1", id, file)
-        .execute(conn)
-        .await?;
+/// Keeps the provider's id of a file.
+pub(super) async fn set_file(conn: &mut PgConnection, id: Uuid, call: Call, file: &str) -> sqlx::Result<()> {
+    let validation = call == Call::UploadValidation;
+    sqlx::query!(
+        "UPDATE trainings
+            SET provider_file_id = CASE WHEN $3 THEN provider_file_id ELSE $2 END,
+                upload_sent_at = CASE WHEN $3 THEN upload_sent_at END,
+                validation_file_id = CASE WHEN $3 THEN $2 ELSE validation_file_id END,
+                validation_sent_at = CASE WHEN $3 THEN NULL ELSE validation_sent_at END
+          WHERE id = $1",
+        id,
+        file,
+        validation,
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

@@ -448,3 +448,56 @@ async fn a_group_is_trained_on_or_validated_with_as_a_whole_and_stays_where_it_i
     assert!(more_train.is_superset(&train) && more_validation.is_superset(&validation));
     service.end().await;
 }
+
+#[tokio::test]
+async fn what_is_set_aside_is_uploaded_once_and_given_to_the_providers_job() {
+    let service = TestService::start().await;
+    execute(
+        &service,
+        "ALTER TABLE posts ADD COLUMN story integer;
+         INSERT INTO posts (story, original_input, hook, engagement_rate)
+         SELECT n % 100, 'about ' || n, 'a hook ' || n, 0.07 FROM generate_series(1, 400) n",
+    )
+    .await;
+    service
+        .pipeline("hook", |config| {
+            config["dataset"] = json!({
+                "minimum_examples": 10, "source": {"group_column": "story"}, "split": {"validation_share": 0.2},
+                "cleaning": {"near_duplicates": "off"},
+            });
+        })
+        .await;
+    let run = service.trigger("hook").await;
+    let run = service.wait_for_test(&run).await;
+    let digest = run["dataset"]["digest"].as_str().unwrap();
+    let manifest = service.read(&format!("/v1/datasets/{digest}")).await["manifest"].take();
+
+    assert_eq!(service.simulator.creates().files, 2);
+    let jobs = service.simulator.jobs();
+    assert_eq!(jobs.len(), 1);
+    let validation = jobs[0].validation_file.as_ref().expect("the job is measured on the validation file");
+    for (file, part) in [(&jobs[0].training_file, "train"), (validation, "validation")] {
+        let bytes = service.simulator.file_content(file).unwrap();
+        assert_eq!(json!(hex::encode(Sha256::digest(&bytes))), manifest["parts"][part]["digest"], "{part}");
+    }
+    service.end().await;
+}
+
+#[tokio::test]
+async fn too_few_examples_for_a_file_of_their_own_are_trained_on() {
+    let service = service().await;
+    execute(
+        &service,
+        "INSERT INTO posts (persona_id, original_input, hook, engagement_rate)
+         SELECT 'p' || n, 'about ' || n, 'a hook ' || n, 0.07 FROM generate_series(1, 40) n",
+    )
+    .await;
+    let dataset = dataset(&service, "hook", json!({"split": {"validation_share": 0.1}})).await;
+    assert_eq!(dataset["examples"], 40);
+    let digest = dataset["digest"].as_str().unwrap();
+    let manifest = service.read(&format!("/v1/datasets/{digest}")).await["manifest"].take();
+    assert_eq!(manifest["parts"]["train"]["examples"], 40, "{manifest:#}");
+    assert!(manifest["parts"].get("validation").is_none(), "{manifest:#}");
+    assert!(manifest["warnings"].to_string().contains("providers refuse fewer than 10"), "{manifest:#}");
+    service.end().await;
+}

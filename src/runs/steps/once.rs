@@ -15,6 +15,7 @@ impl Call {
     fn name(self) -> &'static str {
         match self {
             Self::Upload => "upload",
+            Self::UploadValidation => "upload of the validation file",
             Self::Create => "create",
         }
     }
@@ -22,14 +23,14 @@ impl Call {
     /// What the call leaves at the provider.
     fn effect(self) -> &'static str {
         match self {
-            Self::Upload => "file",
+            Self::Upload | Self::UploadValidation => "file",
             Self::Create => "job",
         }
     }
 
     fn unanswered(self) -> &'static str {
         match self {
-            Self::Upload => "upload_unanswered",
+            Self::Upload | Self::UploadValidation => "upload_unanswered",
             Self::Create => "create_unanswered",
         }
     }
@@ -44,6 +45,7 @@ pub(super) async fn hold_back(
 ) -> Result<Option<Transition>, JobError> {
     let (sent_at, sent) = match call {
         Call::Upload => (training.upload_sent_at, training.uploads),
+        Call::UploadValidation => (training.validation_sent_at, training.validation_uploads),
         Call::Create => (training.create_sent_at, training.creates),
     };
     let Some(sent_at) = sent_at else { return Ok(None) };

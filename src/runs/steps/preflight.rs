@@ -24,6 +24,8 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         let code = "insufficient_training_data";
         return Ok(Transition::finish(tx, RunStatus::Skipped, code, reason).with(data));
     }
+    let validation = collected.parts.as_ref().and_then(|parts| parts.validation.as_ref());
+    let validation = validation.map(|part| part.digest.as_str());
     // The intention: from here on the training has a name, by which its file and its job are found again.
     let training = &context.config.training;
     trainings::insert(
@@ -33,6 +35,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         &training.provider,
         &training.base_model,
         digest,
+        validation,
     )
     .await?;
     let note = format!("{examples} examples are enough (at least {needed})");

@@ -58,7 +58,7 @@ fn request(context: &StepContext<'_>, training: &Training) -> Result<TrainingReq
         training_file: FileId::new(
             training.provider_file_id.clone().ok_or_else(|| broken("its uploaded file"))?,
         ),
-        validation_file: None,
+        validation_file: training.validation_file_id.clone().map(FileId::new),
         suffix: settings.suffix.clone(),
         hyperparameters: Hyperparameters {
             n_epochs: settings.n_epochs,

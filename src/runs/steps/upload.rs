@@ -1,4 +1,6 @@
-//! Upload: the dataset goes to the provider, once.
+//! Upload: the dataset goes to the provider, each of its files once.
+
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -13,31 +15,40 @@ use crate::trainers::{AnyTrainer, FileId, Trainer, TrainingFile};
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let training = training_of(context).await?;
+    let (call, digest, sent) = match &training.validation_digest {
+        // The training file is there: the one set aside follows.
+        Some(validation) if training.provider_file_id.is_some() => {
+            (Call::UploadValidation, validation, training.validation_uploads)
+        }
+        _ => (Call::Upload, &training.dataset_digest, training.uploads),
+    };
     let trainer = context.services.trainers.get(&training.provider)?;
-    let bytes = context.services.datasets.get(&training.dataset_digest).await?;
-    let file = TrainingFile { name: training.file_name(), bytes };
+    let bytes = context.services.datasets.get(digest).await?;
+    let file = TrainingFile { name: training.file_name(call), bytes };
     let size = file.bytes.len() as u64;
 
     // Also where the last upload was refused: an earlier one may have come through.
-    if training.uploads > 0
+    if sent > 0
         && let Some(found) = trainer.find_file(&file.name, size).await?
     {
-        return adopt(context, &training, &found, size, "found the file that was uploaded before").await;
+        return adopt(context, &training, call, &found, size, "found the file that was uploaded before")
+            .await;
     }
-    if let Some(instead) = once::hold_back(context, &training, Call::Upload).await? {
+    if let Some(instead) = once::hold_back(context, &training, call).await? {
         return Ok(instead);
     }
-    let uploaded = send(context, &training, trainer, file).await?;
-    adopt(context, &training, &uploaded, size, "uploaded the dataset").await
+    let uploaded = send(context, &training, call, trainer, file).await?;
+    adopt(context, &training, call, &uploaded, size, "uploaded the dataset").await
 }
 
 async fn send(
     context: &StepContext<'_>,
     training: &Training,
+    call: Call,
     trainer: &AnyTrainer,
     file: TrainingFile,
 ) -> Result<FileId, JobError> {
-    once::announce(context, training, Call::Upload).await?;
+    once::announce(context, training, call).await?;
     halt::point("upload", "sending");
     context.lease.check_deadline()?;
     // A large file takes longer than a lease.
@@ -45,19 +56,25 @@ async fn send(
     halt::point("upload", "sent");
     match answer {
         Ok(file) => Ok(file),
-        Err(error) => Err(once::failed(context, training, Call::Upload, error).await?),
+        Err(error) => Err(once::failed(context, training, call, error).await?),
     }
 }
 
 async fn adopt(
     context: &StepContext<'_>,
     training: &Training,
+    call: Call,
     file: &FileId,
     size: u64,
     how: &str,
 ) -> Result<Transition, JobError> {
     let mut tx = context.begin().await?;
-    trainings::set_file(&mut tx, training.id, file.as_str()).await?;
+    trainings::set_file(&mut tx, training.id, call, file.as_str()).await?;
+    let data = json!({"file_id": file.as_str(), "bytes": size});
     let note = format!("{how}: {size} bytes as {file}");
-    Ok(Transition::next(tx, Step::Train, note).with(json!({"file_id": file.as_str(), "bytes": size})))
+    if call == Call::Upload && training.validation_digest.is_some() {
+        let reason = format!("{note}; the validation file follows");
+        return Ok(Transition::wait(tx, Duration::ZERO, "uploading", reason).with(data));
+    }
+    Ok(Transition::next(tx, Step::Train, note).with(data))
 }
