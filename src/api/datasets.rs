@@ -111,7 +111,8 @@ async fn list_examples(
     let lines = state.datasets.lines(&digest, offset, rows).await?;
     let ends: Vec<u64> = lines.iter().map(dataset::StoredLine::end).collect();
     let mut items = Vec::with_capacity(lines.len());
-    for (number, line) in (before + 1..).zip(lines) {
+    let first = before.checked_add(1).ok_or_else(bad_cursor)?;
+    for (number, line) in (first..).zip(lines) {
         // Only a cursor that was made up points into the midst of a line.
         let line: Line = serde_json::from_slice(&line.bytes).map_err(|_| bad_cursor())?;
         items.push(ExampleView { line: number, messages: line.messages });

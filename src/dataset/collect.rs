@@ -38,6 +38,9 @@ impl Snapshot {
     }
 }
 
+/// How much later than the server's own limit a silent source is given up.
+const SLACK: Duration = Duration::from_secs(30);
+
 /// Collects the examples of the posts that pass the filters at `now`, highest engagement first; equal posts newest first,
 /// then by id. The same rows and settings give the same bytes; the pipeline's name chooses which are set aside to validate
 /// with. Of each example a few dozen bytes of hashes are held in memory, and its text never longer than it takes to write it.
@@ -60,7 +63,7 @@ pub async fn collect(
     let (batches, received) = mpsc::channel(WAITING);
     let stages = Stages::new(settings, compiled, pipeline)?;
     let work = tokio::task::spawn_blocking(move || stages.run(received));
-    let read = read(&mut tx, &rows, &bounds, &layout, batches).await;
+    let read = read(&mut tx, &rows, &bounds, &layout, batches, timeout + SLACK).await;
     let made = work.await?;
     read.map_err(|error| match error {
         DatasetError::Database(error) => source::refused(settings, error).into(),
@@ -101,16 +104,24 @@ pub async fn collect(
     Ok(Snapshot { train: divided.train, validation: divided.validation, manifest })
 }
 
-/// Hands the rows over until there are no more or nobody wants more.
+/// Hands the rows over until there are no more or nobody wants more. A source that is silent for `limit` has gone.
 async fn read(
     conn: &mut PgConnection,
     sql: &Sql,
     bounds: &Bounds,
     layout: &Layout,
     batches: Sender<Vec<Selected>>,
+    limit: Duration,
 ) -> Result<(), DatasetError> {
     let mut rows = sql.query(bounds).fetch(conn).map_err(DatasetError::from).try_chunks(BATCH);
-    while let Some(batch) = rows.try_next().await.map_err(|error| error.1)? {
+    // The server ends a statement that takes too long, unless it is out of reach.
+    let silence = || {
+        let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the source does not answer");
+        DatasetError::from(sqlx::Error::Io(error))
+    };
+    while let Some(batch) =
+        tokio::time::timeout(limit, rows.try_next()).await.map_err(|_| silence())?.map_err(|error| error.1)?
+    {
         let batch: Vec<Selected> =
             batch.iter().map(|row| selected(layout, row)).collect::<sqlx::Result<_>>()?;
         if batches.send(batch).await.is_err() {

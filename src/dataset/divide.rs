@@ -99,6 +99,7 @@ impl Draft {
 
     /// Divides the examples; `compared` is how many `near` has looked at.
     pub(super) fn divide(self, mut near: Option<NearDuplicates>, compared: u32) -> io::Result<Divided> {
+        let share = self.split.share();
         let grouping = self.groups.grouping();
         let mut warnings = Vec::new();
         let forgotten = near.as_ref().map_or(0, NearDuplicates::forgotten);
@@ -130,6 +131,17 @@ impl Draft {
                  than {FEWEST}",
                 train.examples(),
                 validation.examples()
+            ));
+            let (train, _) = sides(&mut file, |_| Side::Train)?;
+            return Ok(Divided { train: train.finish()?, validation: None, grouping, warnings });
+        }
+        // Groups differ in size: one large group must not take what the model should learn from.
+        let most = 2.0 * share * (train.examples() + validation.examples()) as f64;
+        if validation.examples() as f64 > most.max(2.0 * FEWEST as f64) {
+            warnings.push(format!(
+                "no examples were set aside to validate with: large groups would take {} of {}",
+                validation.examples(),
+                train.examples() + validation.examples()
             ));
             let (train, _) = sides(&mut file, |_| Side::Train)?;
             return Ok(Divided { train: train.finish()?, validation: None, grouping, warnings });
@@ -267,5 +279,22 @@ mod tests {
         assert_eq!((divided.train.part.examples, divided.grouping), (12, Grouping::Prompt));
         assert!(divided.validation.is_none());
         assert!(divided.warnings[0].contains("by prompt") && divided.warnings[1].contains("fewer than 10"));
+    }
+
+    #[test]
+    fn a_large_group_that_falls_to_validation_does_not_take_the_training_set() {
+        let validates = |name: &String| {
+            let split = Split::new(&SplitSettings { validation_share: 0.1 }, "hook");
+            split.side(Grouping::Group.id(Some(name), "")) == Side::Validation
+        };
+        let large = (0..).map(|n| format!("large {n}")).find(validates).unwrap();
+        let mut draft = draft(0.1);
+        for n in 0..200 {
+            let group = if n % 10 == 0 { format!("g{n}") } else { large.clone() };
+            draft.add(Some(&group), 0, &example(n, "x")).unwrap();
+        }
+        let divided = draft.divide(None, 0).unwrap();
+        assert_eq!((divided.train.part.examples, divided.grouping), (200, Grouping::Group));
+        assert!(divided.validation.is_none() && divided.warnings[0].contains("large groups would take"));
     }
 }

@@ -1,6 +1,7 @@
 //! Rows become examples: by a built-in template or by Jinja templates of the pipeline's own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
@@ -17,6 +18,12 @@ const FUEL: u64 = 100_000;
 
 /// The longest template, in bytes.
 const LONGEST: usize = 32_768;
+
+/// The longest text that a template may make of one row, in bytes.
+const LARGEST: usize = 8 << 20;
+
+/// Filters and functions that can make a text of any length of a short one.
+const GROWING: [&str; 6] = ["replace", "indent", "format", "batch", "slice", "namespace"];
 
 /// The columns of a row that templates ask for, by name; a column without a value is `null`.
 pub(super) type Row = BTreeMap<String, Value>;
@@ -101,7 +108,12 @@ impl Own {
         environment.set_fuel(Some(FUEL));
         // A value that is missing in one row is nothing to fail for; names of columns are checked when saved.
         environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+        for name in GROWING {
+            environment.remove_filter(name);
+            environment.remove_global(name);
+        }
         for (name, source) in parts(prompts) {
+            refuse_variables(name, source)?;
             environment
                 .add_template_owned(name, source.to_owned())
                 .map_err(|error| template_error(name, source, &error))?;
@@ -123,7 +135,11 @@ impl Own {
         let context = minijinja::Value::from_pairs(values);
         let render = |name: &'static str| -> Result<Option<String>, TemplateError> {
             let template = self.environment.get_template(name);
-            let text = template.and_then(|template| template.render(context.clone()));
+            let mut text = Limited(Vec::new());
+            let text = template.and_then(|template| {
+                template.render_captured_to(context.clone(), &mut text)?;
+                Ok(String::from_utf8_lossy(&text.0).into_owned())
+            });
             let text = text.map_err(|error| {
                 let source = error.template_source().unwrap_or_default().to_owned();
                 template_error(name, &source, &error)
@@ -133,6 +149,42 @@ impl Own {
         let (Some(user), Some(assistant)) = (render("user")?, render("assistant")?) else { return Ok(None) };
         let system = if self.system { render("system")? } else { None };
         Ok(Some(Example { system, user, assistant }))
+    }
+}
+
+/// A variable can be doubled in every step (`{% set x = x ~ x %}`), which no count of steps makes harmless.
+fn refuse_variables(template: &'static str, source: &str) -> Result<(), TemplateError> {
+    const TAGS: [&str; 6] = ["set", "with", "filter", "call", "macro", "do"];
+    for (start, _) in source.match_indices("{%") {
+        let tag = source[start + 2..].trim_start_matches(['-', '+']).trim_start();
+        let name: String = tag.chars().take_while(char::is_ascii_alphanumeric).collect();
+        if TAGS.contains(&name.as_str()) {
+            let line_start = source[..start].rfind('\n').map_or(0, |end| end + 1);
+            return Err(TemplateError {
+                template,
+                line: source[..start].matches('\n').count() + 1,
+                column: source[line_start..start].chars().count() + 1,
+                message: format!("the tag {name} is not available; use columns, filters, if and for"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to grow beyond [`LARGEST`].
+struct Limited(Vec<u8>);
+
+impl io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > LARGEST {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the text is too long"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -271,8 +323,15 @@ mod tests {
 
     #[test]
     fn a_template_does_not_run_for_ever() {
+        let doubled = format!("{{% set x = topic %}}{}", "{%- set x = x ~ x -%}".repeat(40));
+        let faults = |user: &str| super::faults(&prompts(user, "x"));
+        assert!(faults(&doubled)[0].1.contains("line 1, column 1: the tag set is not available"));
+        assert!(!faults("{{ topic | replace('a', topic) }}").is_empty());
         let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
-        let found = faults(&prompts(endless, "x"));
+        let found = faults(endless);
         assert!(found[0].1.contains("fuel"), "{found:?}");
+        let compiled = compile(&prompts("{% for a in range(9999) %}{{ topic }}{% endfor %}", "x")).unwrap();
+        let row = [("topic".to_owned(), json!("a".repeat(10_000)))].into();
+        assert!(compiled.example(&row).is_err(), "100 MB of one row");
     }
 }

@@ -138,6 +138,12 @@ impl Split {
         Self { key: key.to_owned(), validation_share: settings.validation_share }
     }
 
+    /// The share of the groups that is set aside.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        self.validation_share
+    }
+
     /// The side of a group.
     #[must_use]
     pub fn side(&self, group: GroupId) -> Side {

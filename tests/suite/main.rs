@@ -21,4 +21,5 @@ mod schedule;
 mod schema;
 mod traffic;
 mod training;
+mod validation;
 mod whole_way;
