@@ -287,7 +287,7 @@ mod tests {
             let split = Split::new(&SplitSettings { validation_share: 0.1 }, "hook");
             split.side(Grouping::Group.id(Some(name), "")) == Side::Validation
         };
-        let large = (0..).map(|n| format!("large {n}")).find(validates).unwrap();
+        let large = (0..1_000).map(|n| format!("large {n}")).find(validates).unwrap();
         let mut draft = draft(0.1);
         for n in 0..200 {
             let group = if n % 10 == 0 { format!("g{n}") } else { large.clone() };
