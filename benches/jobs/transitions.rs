@@ -94,7 +94,7 @@ async fn pipelines(pool: &PgPool, clock: &Clock) -> Result<Vec<pipelines::Pipeli
         "dataset": {"minimum_examples": 10},
         "training": {"base_model": "gpt-4o-2024-08-06", "poll_seconds": 0.1},
         "schedule": {"enabled": false},
-        "experiment": {"horizon_seconds": 0.2, "interval_seconds": 0.1},
+        "experiment": {"horizon_seconds": 0.2, "interval_seconds": 0.1, "rules": {"minimum_hours": 0.0}},
         "watch": {"duration_seconds": 0.2, "interval_seconds": 0.1},
     }))?;
     let mut pipelines = Vec::new();
