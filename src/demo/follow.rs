@@ -8,8 +8,9 @@ use super::DemoError;
 use super::answers::{EventsAnswer, RunAnswer};
 use super::client::Client;
 use super::plan;
-use super::screen::{Screen, thousands};
+use super::screen::Screen;
 use super::traffic::Tally;
+use crate::experiments::decision::thousands;
 use crate::runs::Step;
 
 const LOOK: Duration = Duration::from_millis(200);

@@ -215,19 +215,6 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// `5506` as `5,506`.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +280,5 @@ mod tests {
     fn a_word_longer_than_the_line_stays_whole() {
         assert_eq!(wrapped("a 123456789 b", 4), ["a", "123456789", "b"]);
         assert_eq!(wrapped("", 4), [""]);
-        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -8,7 +8,7 @@ use super::csv::{self, PostsError};
 use super::plan;
 use super::post::{Post, shift_to};
 use super::posts;
-use super::screen::thousands;
+use crate::experiments::decision::thousands;
 
 /// Posts whose newest is now.
 pub(super) struct Prepared {

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use super::answers::{DecisionPart, Live, RunAnswer};
 use super::plan::DemoPipeline;
-use super::screen::{Screen, Style, thousands};
+use super::screen::{Screen, Style};
 use super::traffic::Tally;
 use crate::dataset::{Counts, DatasetSettings};
-use crate::experiments::decision::Verdict;
+use crate::experiments::decision::{Verdict, thousands};
 use crate::experiments::statistics::{Estimate, Interval};
 use crate::runs::RunStatus;
 

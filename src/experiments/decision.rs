@@ -23,6 +23,7 @@ pub use harm::{HarmLook, look_for_harm};
 pub use policy::{Policy, cost_gain, lift};
 pub use record::Record;
 pub use rules::{InvalidRule, Metric, Rules};
+pub(crate) use wording::thousands;
 
 use super::statistics::sequential::{Sequence, confidence_sequence};
 use super::statistics::{Estimate, Method, NoEstimate, estimate, sample_ratio};

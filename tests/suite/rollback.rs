@@ -99,7 +99,7 @@ async fn a_rollback_is_not_blocked_by_a_run_in_test_which_is_aborted() {
 }
 
 /// A service with a run whose version is live and watched for an hour.
-async fn watched() -> (TestService, String) {
+pub(crate) async fn watched() -> (TestService, String) {
     let service = TestService::start().await;
     service.pipeline("hook", |config| config["watch"]["duration_seconds"] = json!(3600.0)).await;
     service.posts(12, 0.08).await;

@@ -175,7 +175,7 @@ fn figure(number: f64) -> String {
 }
 
 /// 9000 as "9,000".
-pub(super) fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -193,6 +193,7 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0.0667, -0.0001, -0.05].map(percent), ["6.7 %", "0.0 %", "-5.0 %"]);
         assert_eq!([0.02, 0.000_02].map(figure), ["0.0200", "2.00e-5"]);
