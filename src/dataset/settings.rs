@@ -21,6 +21,9 @@ pub struct DatasetSettings {
     /// Templates of one's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<Prompts>,
+    /// Makes pairs of a better and a worse answer to the same prompt, for the training method `preference`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<PairSettings>,
     /// Posts at or above this engagement are examples of what to write.
     pub engagement_threshold: f64,
     /// Replaces `engagement_threshold` by one that follows recent engagement.
@@ -55,6 +58,7 @@ impl Default for DatasetSettings {
             source: SourceSettings::default(),
             template: Template::Hook,
             prompts: None,
+            pairs: None,
             engagement_threshold: 0.06,
             dynamic_threshold: None,
             lookback_seconds: 7.0 * 86_400.0,
@@ -94,6 +98,22 @@ pub struct Prompts {
     /// What the model should answer. A row for which it is blank makes no example.
     #[schema(example = "{{ hook }}")]
     pub assistant: String,
+}
+
+/// Which posts of the same prompt make a pair: one at or above the engagement threshold, and one with less engagement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PairSettings {
+    /// How much less engagement the worse post must have, in the unit of the engagement.
+    pub minimum_gap: f64,
+    /// The most pairs of one prompt, those with the widest gap.
+    #[serde(default = "maximum_per_prompt")]
+    #[schema(minimum = 1, maximum = 100)]
+    pub maximum_per_prompt: u32,
+}
+
+fn maximum_per_prompt() -> u32 {
+    1
 }
 
 /// The threshold that gives a wanted number of examples: the engagement of the post in that place, counted from
@@ -162,6 +182,12 @@ impl DatasetSettings {
             (1..=10_000).contains(&shortest),
             "must be between 1 and 10000",
         );
+        if let Some(pairs) = &self.pairs {
+            let gap = pairs.minimum_gap.is_finite() && pairs.minimum_gap > 0.0;
+            check("/pairs/minimum_gap", gap, "must be a number above 0");
+            let most = (1..=100).contains(&pairs.maximum_per_prompt);
+            check("/pairs/maximum_per_prompt", most, "must be between 1 and 100");
+        }
         check("/maximum_per_persona", self.maximum_per_persona != Some(0), "must be at least 1");
         faults.extend(
             self.source.faults().into_iter().map(|(field, fault)| (format!("/source{field}"), fault)),

@@ -8,7 +8,9 @@ use clap::ValueEnum;
 use crate::dataset::{DatasetSettings, Template};
 use crate::experiments::decision::Rules;
 use crate::pipelines::PipelineConfig;
-use crate::pipelines::config::{ExperimentSettings, ScheduleSettings, TrainingSettings, WatchSettings};
+use crate::pipelines::config::{
+    BudgetSettings, EvaluationSettings, ExperimentSettings, ScheduleSettings, TrainingSettings, WatchSettings,
+};
 
 /// How long the test takes; the product's default is 168 hours.
 pub(super) const TEST_SECONDS: f64 = 8.0;
@@ -68,10 +70,13 @@ pub(super) fn config(pipeline: DemoPipeline, lookback: TimeDelta) -> PipelineCon
         training: TrainingSettings {
             suffix: Some(format!("{}-demo", pipeline.name())),
             poll_seconds: 0.2,
+            maximum_poll_seconds: 0.5,
             settle_seconds: 2.0,
             time_limit_seconds: 60.0,
             ..TrainingSettings::new(base_model.into())
         },
+        budget: BudgetSettings::default(),
+        evaluation: EvaluationSettings::default(),
         schedule: ScheduleSettings::default(),
         experiment: ExperimentSettings {
             horizon_seconds: TEST_SECONDS,

@@ -2,7 +2,10 @@
 
 use sqlx::PgPool;
 
-use super::config::{ExperimentSettings, PipelineConfig, ScheduleSettings, TrainingSettings, WatchSettings};
+use super::config::{
+    BudgetSettings, EvaluationSettings, ExperimentSettings, PipelineConfig, ScheduleSettings,
+    TrainingSettings, WatchSettings,
+};
 use super::store::{NotSaved, lock, save};
 use crate::audit::By;
 use crate::clock::Clock;
@@ -28,6 +31,8 @@ pub async fn seed(db: &PgPool, clock: &Clock, settings: &SeedArgs) -> Result<(),
                     ..DatasetSettings::default()
                 },
                 training: TrainingSettings::new(base_model.clone()),
+                budget: BudgetSettings::default(),
+                evaluation: EvaluationSettings::default(),
                 schedule: ScheduleSettings::default(),
                 experiment: ExperimentSettings::default(),
                 watch: WatchSettings::default(),

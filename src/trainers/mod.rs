@@ -18,8 +18,8 @@ pub use error::{RejectReason, Result, TrainerError};
 pub use openai::{ApiKey, OPENAI_BASE_URL, OpenAiSettings, OpenAiSettingsError, OpenAiTrainer};
 pub use registry::{AnyTrainer, PROVIDERS, Trainers};
 pub use types::{
-    FileId, Hyperparameters, JobStatus, ProviderFailure, ProviderJob, TrainingEvent, TrainingFile,
-    TrainingMetrics, TrainingRequest,
+    ChatMessage, Checkpoint, Completion, CompletionRequest, FileId, Hyperparameters, JobStatus, Method,
+    ProviderFailure, ProviderJob, TrainingEvent, TrainingFile, TrainingMetrics, TrainingRequest,
 };
 
 /// A provider of fine-tuning. Launching a job and following it are separate calls, so that a worker can
@@ -69,6 +69,16 @@ pub trait Trainer: Send + Sync {
         job_id: &str,
         after: Option<&str>,
     ) -> impl Future<Output = Result<Vec<TrainingEvent>>> + Send;
+
+    /// The models that the provider kept along the way, the earliest first. Empty where it keeps none.
+    fn checkpoints(&self, job_id: &str) -> impl Future<Output = Result<Vec<Checkpoint>>> + Send;
+
+    /// Deletes an uploaded file. A file that is gone already is no error.
+    fn delete_file(&self, file: &FileId) -> impl Future<Output = Result<()>> + Send;
+
+    /// Asks a model. Costs money, but leaves nothing behind: an error that may have been carried out can be
+    /// tried again.
+    fn complete(&self, request: &CompletionRequest) -> impl Future<Output = Result<Completion>> + Send;
 
     /// Whether the provider serves this model to us.
     fn model_exists(&self, model_id: &str) -> impl Future<Output = Result<bool>> + Send;

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::{
-    FileId, OpenAiTrainer, ProviderJob, RejectReason, Result, Trainer, TrainerError, TrainingEvent,
-    TrainingFile, TrainingRequest,
+    Checkpoint, Completion, CompletionRequest, FileId, OpenAiTrainer, ProviderJob, RejectReason, Result,
+    Trainer, TrainerError, TrainingEvent, TrainingFile, TrainingRequest,
 };
 
 /// The names of all providers, whether configured or not.
@@ -98,6 +98,24 @@ impl Trainer for AnyTrainer {
     async fn events(&self, job_id: &str, after: Option<&str>) -> Result<Vec<TrainingEvent>> {
         match self {
             Self::OpenAi(trainer) => trainer.events(job_id, after).await,
+        }
+    }
+
+    async fn checkpoints(&self, job_id: &str) -> Result<Vec<Checkpoint>> {
+        match self {
+            Self::OpenAi(trainer) => trainer.checkpoints(job_id).await,
+        }
+    }
+
+    async fn delete_file(&self, file: &FileId) -> Result<()> {
+        match self {
+            Self::OpenAi(trainer) => trainer.delete_file(file).await,
+        }
+    }
+
+    async fn complete(&self, request: &CompletionRequest) -> Result<Completion> {
+        match self {
+            Self::OpenAi(trainer) => trainer.complete(request).await,
         }
     }
 

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::RejectReason;
@@ -48,6 +51,17 @@ impl fmt::Display for FileId {
     }
 }
 
+/// How a model learns from examples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// From examples of good answers.
+    #[default]
+    Supervised,
+    /// From pairs of a better and a worse answer to the same prompt (direct preference optimisation).
+    Preference,
+}
+
 /// A training to start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingRequest {
@@ -61,16 +75,23 @@ pub struct TrainingRequest {
     pub training_file: FileId,
     /// Uploaded examples that are held back to measure the loss on.
     pub validation_file: Option<FileId>,
+    /// How it learns from them.
+    pub method: Method,
     /// Becomes part of the new model's name; at most 64 characters with OpenAI.
     pub suffix: Option<String>,
     /// Left to the provider where unset.
     pub hyperparameters: Hyperparameters,
     /// Makes trainings comparable; 0 to 2,147,483,647 with OpenAI.
     pub seed: Option<i64>,
+    /// Where Azure trains, such as `globalStandard`; other providers have no such choice.
+    pub training_type: Option<String>,
+    /// Objects of the provider's own, handed through.
+    pub integrations: Vec<Value>,
 }
 
-/// Hyperparameters of supervised training. `None` lets the provider choose.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+/// Hyperparameters of a training. `None` lets the provider choose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct Hyperparameters {
     /// Passes over the examples.
     pub n_epochs: Option<u32>,
@@ -78,6 +99,8 @@ pub struct Hyperparameters {
     pub batch_size: Option<u32>,
     /// Factor on the provider's learning rate.
     pub learning_rate_multiplier: Option<f64>,
+    /// How closely preference training keeps to the base model.
+    pub beta: Option<f64>,
 }
 
 /// A training job as the provider describes it.
@@ -213,4 +236,56 @@ pub struct TrainingMetrics {
     pub valid_loss: Option<f64>,
     /// Loss on the whole validation file, measured at the end of an epoch.
     pub full_valid_loss: Option<f64>,
+}
+
+/// A model as it was at some step of a training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// The provider's id of the checkpoint.
+    pub id: String,
+    /// The id under which it can be asked.
+    pub model_id: String,
+    /// The training step it was taken at.
+    pub step: i64,
+    /// When it was taken.
+    pub created_at: DateTime<Utc>,
+    /// What was measured there, as far as the provider tells.
+    pub metrics: Option<TrainingMetrics>,
+}
+
+/// A question to a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompletionRequest {
+    /// The model that answers.
+    pub model: String,
+    /// The conversation so far.
+    pub messages: Vec<ChatMessage>,
+    /// The longest answer, in tokens; the provider's limit where absent.
+    pub maximum_tokens: Option<u32>,
+    /// Whether the answer must be a JSON object.
+    pub json: bool,
+}
+
+/// A turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// A model's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// What it said; empty where it said nothing.
+    pub content: String,
+    /// What it said instead, where it declined to answer.
+    pub refusal: Option<String>,
+    /// Why it ended: `stop`, `length`, `content_filter`, …
+    pub finish_reason: Option<String>,
+    /// Tokens read, as billed.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens written, as billed.
+    pub completion_tokens: Option<u64>,
 }

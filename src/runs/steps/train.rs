@@ -64,8 +64,12 @@ fn request(context: &StepContext<'_>, training: &Training) -> Result<TrainingReq
             n_epochs: settings.n_epochs,
             batch_size: settings.batch_size,
             learning_rate_multiplier: settings.learning_rate_multiplier,
+            beta: settings.beta,
         },
         seed: settings.seed.map(i64::from),
+        method: settings.method,
+        training_type: settings.training_type.clone(),
+        integrations: settings.integrations.clone(),
     })
 }
 

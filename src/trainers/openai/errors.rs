@@ -17,6 +17,9 @@ pub(super) enum Operation {
     Poll,
     Cancel,
     Events,
+    Checkpoints,
+    DeleteFile,
+    Complete,
     Model,
 }
 
@@ -31,6 +34,9 @@ impl Operation {
             Self::Poll => "Reading the training job",
             Self::Cancel => "Cancelling the training job",
             Self::Events => "Reading the training job's events",
+            Self::Checkpoints => "Reading the training job's checkpoints",
+            Self::DeleteFile => "Deleting an uploaded file",
+            Self::Complete => "Asking the model",
             Self::Model => "Looking for the model",
         }
     }
@@ -113,9 +119,9 @@ impl Operation {
             // Without the protocol's error object, or with its error for unknown routes, the address is wrong.
             (_, None) => RejectReason::WrongBaseUrl,
             (_, Some(error)) if error.message.starts_with("Invalid URL") => RejectReason::WrongBaseUrl,
-            (Self::Model, _) => RejectReason::ModelNotFound,
-            (Self::Poll | Self::Cancel | Self::Events, _) => RejectReason::JobNotFound,
-            (Self::Create | Self::Upload | Self::ListFiles | Self::ListJobs, _) => {
+            (Self::Model | Self::Complete, _) => RejectReason::ModelNotFound,
+            (Self::Poll | Self::Cancel | Self::Events | Self::Checkpoints, _) => RejectReason::JobNotFound,
+            (Self::Create | Self::Upload | Self::ListFiles | Self::ListJobs | Self::DeleteFile, _) => {
                 known.unwrap_or(RejectReason::Rejected)
             }
         }
@@ -128,7 +134,9 @@ impl Operation {
                 "ask the provider to enable fine-tuning for this account, or use another account's key"
             }
             RejectReason::InsufficientQuota => "add credit or raise the budget of the provider's account",
-            RejectReason::ModelNotFound if self == Self::Model => "check the model's id",
+            RejectReason::ModelNotFound if matches!(self, Self::Model | Self::Complete) => {
+                "check the model's id"
+            }
             RejectReason::ModelNotFound => "set base_model to a model that this account may fine-tune",
             RejectReason::InvalidTrainingFile => "correct the dataset and start a new run",
             RejectReason::ModerationBlocked => {
@@ -146,6 +154,12 @@ impl Operation {
 }
 
 impl Refusal {
+    /// The protocol's answer that what was asked for does not exist, rather than the address itself.
+    pub(super) fn is_unknown_object(&self) -> bool {
+        let unknown = |error: &ErrorObject| !error.message.starts_with("Invalid URL");
+        self.status == StatusCode::NOT_FOUND && self.error.as_ref().is_some_and(unknown)
+    }
+
     /// The status and, where there is one, the provider's sentence.
     fn said(&self) -> String {
         match &self.error {

@@ -28,8 +28,8 @@ use uuid::{Uuid, Version};
 pub use settings::{ApiKey, OPENAI_BASE_URL, OpenAiSettings, OpenAiSettingsError};
 
 use super::{
-    FileId, ProviderJob, RejectReason, Result, Trainer, TrainerError, TrainingEvent, TrainingFile,
-    TrainingRequest,
+    Checkpoint, Completion, CompletionRequest, FileId, ProviderJob, RejectReason, Result, Trainer,
+    TrainerError, TrainingEvent, TrainingFile, TrainingRequest,
 };
 use crate::clock::Clock;
 use errors::Operation;
@@ -38,6 +38,7 @@ use http::{Failure, Transport};
 const FILES_PER_PAGE: usize = 1000;
 const JOBS_PER_PAGE: usize = 100;
 const EVENTS_PER_PAGE: usize = 100;
+const CHECKPOINTS_PER_PAGE: usize = 100;
 /// How far the provider's clock may be behind ours before a job of ours is taken for an older one.
 const CLOCK_SKEW: TimeDelta = TimeDelta::days(1);
 
@@ -105,6 +106,12 @@ impl OpenAiTrainer {
         query.push(("metadata[training_id]".to_owned(), training_id.to_string()));
         let list = async { self.calls.fine_tuning().query(&query)?.list_paginated_byot().await };
         list.await.map_err(|error| Operation::ListJobs.error(error.into()))
+    }
+
+    async fn checkpoints_page(&self, job_id: &str, after: Option<String>) -> Result<Value> {
+        let query = page_query(CHECKPOINTS_PER_PAGE, after);
+        let list = async { self.calls.fine_tuning().query(&query)?.list_checkpoints_byot(job_id).await };
+        list.await.map_err(|error| Operation::Checkpoints.error(error.into()))
     }
 
     async fn events_page(&self, job_id: &str, after: Option<String>) -> Result<Value> {
@@ -207,6 +214,36 @@ impl Trainer for OpenAiTrainer {
         let mut events = events.map_err(|why| Operation::Events.malformed(why))?;
         events.sort_by_key(|event| event.created_at);
         Ok(events)
+    }
+
+    async fn checkpoints(&self, job_id: &str) -> Result<Vec<Checkpoint>> {
+        let job = segment(job_id);
+        let mut checkpoints = Vec::new();
+        let fetch = |cursor| self.checkpoints_page(&job, cursor);
+        pages::walk(Operation::Checkpoints, CHECKPOINTS_PER_PAGE, fetch, |page| {
+            checkpoints.extend(page.iter().map(wire::checkpoint));
+            ControlFlow::Continue(())
+        })
+        .await?;
+        let checkpoints: std::result::Result<Vec<_>, _> = checkpoints.into_iter().collect();
+        let mut checkpoints = checkpoints.map_err(|why| Operation::Checkpoints.malformed(why))?;
+        checkpoints.sort_by(|a, b| (a.step, &a.id).cmp(&(b.step, &b.id)));
+        Ok(checkpoints)
+    }
+
+    async fn delete_file(&self, file: &FileId) -> Result<()> {
+        let answer = self.calls.files().delete_byot::<_, Value>(segment(file.as_str())).await;
+        match answer.map_err(Failure::from) {
+            Ok(_) => Ok(()),
+            Err(Failure::Refused(refusal)) if refusal.is_unknown_object() => Ok(()),
+            Err(failure) => Err(Operation::DeleteFile.error(failure)),
+        }
+    }
+
+    async fn complete(&self, request: &CompletionRequest) -> Result<Completion> {
+        let answer = self.calls.chat().create_byot(wire::completion_body(request)).await;
+        let answer: Value = answer.map_err(|error| Operation::Complete.error(error.into()))?;
+        wire::completion(&answer).map_err(|why| Operation::Complete.malformed(why))
     }
 
     async fn model_exists(&self, model_id: &str) -> Result<bool> {

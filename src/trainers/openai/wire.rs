@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::http::ErrorObject;
 use crate::trainers::{
-    FileId, JobStatus, ProviderFailure, ProviderJob, RejectReason, TrainingEvent, TrainingMetrics,
-    TrainingRequest,
+    Checkpoint, Completion, CompletionRequest, FileId, JobStatus, ProviderFailure, ProviderJob, RejectReason,
+    TrainingEvent, TrainingMetrics, TrainingRequest,
 };
 
 /// The body of `POST /fine_tuning/jobs`. Hyperparameters that the provider shall choose are left out.
@@ -84,6 +84,51 @@ fn metrics(data: &Value) -> Option<TrainingMetrics> {
         train_loss: number("train_loss"),
         valid_loss: number("valid_loss"),
         full_valid_loss: number("full_valid_loss"),
+    })
+}
+
+/// A `fine_tuning.job.checkpoint`.
+pub(super) fn checkpoint(value: &Value) -> Result<Checkpoint, String> {
+    let step = required(integer(value, "step_number"), "the checkpoint's step_number")?;
+    let number = |name: &str| value.get("metrics")?.get(name)?.as_f64();
+    let metrics = TrainingMetrics {
+        step,
+        train_loss: number("train_loss"),
+        valid_loss: number("valid_loss"),
+        full_valid_loss: number("full_valid_loss"),
+    };
+    Ok(Checkpoint {
+        id: required(text(value, "id"), "the checkpoint's id")?,
+        model_id: required(text(value, "fine_tuned_model_checkpoint"), "the checkpoint's model")?,
+        step,
+        created_at: required(time(value, "created_at"), "the checkpoint's created_at")?,
+        metrics: Some(metrics),
+    })
+}
+
+/// The body of `POST /chat/completions`.
+pub(super) fn completion_body(request: &CompletionRequest) -> Value {
+    let mut body = json!({ "model": request.model, "messages": request.messages });
+    if let Some(most) = request.maximum_tokens {
+        body["max_completion_tokens"] = most.into();
+    }
+    if request.json {
+        body["response_format"] = json!({ "type": "json_object" });
+    }
+    body
+}
+
+/// A `chat.completion`, of which the first choice counts.
+pub(super) fn completion(value: &Value) -> Result<Completion, String> {
+    let choice = required(value.pointer("/choices/0"), "the answer's first choice")?;
+    let message = required(choice.get("message"), "the choice's message")?;
+    let tokens = |name: &str| value.get("usage")?.get(name)?.as_u64();
+    Ok(Completion {
+        content: text(message, "content").unwrap_or_default(),
+        refusal: text(message, "refusal"),
+        finish_reason: text(choice, "finish_reason"),
+        prompt_tokens: tokens("prompt_tokens"),
+        completion_tokens: tokens("completion_tokens"),
     })
 }
 

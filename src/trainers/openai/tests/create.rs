@@ -39,6 +39,7 @@ async fn create_sends_what_was_chosen() {
         suffix: Some("hook".to_owned()),
         seed: Some(42),
         hyperparameters: Hyperparameters {
+            beta: None,
             n_epochs: Some(3),
             batch_size: Some(8),
             learning_rate_multiplier: Some(0.5),

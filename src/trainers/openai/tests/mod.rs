@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::trainers::{Hyperparameters, JobStatus};
+use crate::trainers::{Hyperparameters, JobStatus, Method};
 use stand_in::{Reply, Seen, StandIn};
 
 const KEY: &str = "sk-test-0123456789abcdef";
@@ -47,6 +47,9 @@ fn request() -> TrainingRequest {
         suffix: None,
         hyperparameters: Hyperparameters::default(),
         seed: None,
+        method: Method::Supervised,
+        training_type: None,
+        integrations: Vec::new(),
     }
 }
 

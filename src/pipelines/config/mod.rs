@@ -1,0 +1,257 @@
+//! The configuration of a pipeline, validated as a whole.
+
+mod budget;
+mod checks;
+mod evaluation;
+mod search;
+mod training;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::cron::Cron;
+use crate::dataset::DatasetSettings;
+use crate::experiments::decision::Rules;
+use crate::trainers::Method;
+
+pub use budget::{BudgetSettings, OverBudget};
+pub use checks::Faults;
+pub use evaluation::{ComparisonSettings, EvaluationSettings, JudgeSettings, SmokeSettings};
+pub use search::{SearchSettings, SearchStrategy};
+pub use training::TrainingSettings;
+
+use checks::Checks;
+
+const DAY: f64 = 86_400.0;
+
+/// How a pipeline's model is improved. Durations are in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineConfig {
+    /// The model that serves before anything was trained: version 0.0.0. Fixed at creation.
+    pub serving_model: String,
+    /// What is trained on.
+    #[serde(default)]
+    pub dataset: DatasetSettings,
+    /// How it is trained.
+    pub training: TrainingSettings,
+    /// What training may cost.
+    #[serde(default)]
+    pub budget: BudgetSettings,
+    /// What a new model shows before it meets traffic.
+    #[serde(default)]
+    pub evaluation: EvaluationSettings,
+    /// When a run starts by itself.
+    #[serde(default)]
+    pub schedule: ScheduleSettings,
+    /// How a new model is tested against the live one.
+    #[serde(default)]
+    pub experiment: ExperimentSettings,
+    /// How a promoted model is watched.
+    #[serde(default)]
+    pub watch: WatchSettings,
+}
+
+/// When a run starts by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleSettings {
+    /// Whether it does.
+    pub enabled: bool,
+    /// Five fields: minute, hour, day of month, month, day of week.
+    pub cron: String,
+    /// An IANA time zone, such as `Europe/Berlin`.
+    pub timezone: String,
+}
+
+impl Default for ScheduleSettings {
+    fn default() -> Self {
+        Self { enabled: true, cron: "0 2 * * 0".into(), timezone: "UTC".into() }
+    }
+}
+
+/// How a new model is tested against the live one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExperimentSettings {
+    /// How long the test runs; the decision falls at its end. A whole weekly cycle by default.
+    pub horizon_seconds: f64,
+    /// The candidate's share of the traffic, in basis points.
+    #[schema(minimum = 1, maximum = 9999)]
+    pub candidate_weight: i32,
+    /// Time between two looks for harm during the test.
+    pub interval_seconds: f64,
+    /// How long an inconclusive test waits for a person.
+    pub approval_seconds: f64,
+    /// What the decision asks for.
+    pub rules: Rules,
+}
+
+impl Default for ExperimentSettings {
+    fn default() -> Self {
+        Self {
+            horizon_seconds: 7.0 * DAY,
+            candidate_weight: 1_000,
+            interval_seconds: 300.0,
+            approval_seconds: 7.0 * DAY,
+            rules: Rules::default(),
+        }
+    }
+}
+
+/// How a promoted model is watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchSettings {
+    /// How long; the next run's test ends it earlier.
+    pub duration_seconds: f64,
+    /// Time between two looks for harm.
+    pub interval_seconds: f64,
+    /// The share that stays on the former version meanwhile, in basis points. With 0 nothing is compared.
+    #[schema(minimum = 0, maximum = 9999)]
+    pub hold_back_weight: i32,
+}
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        Self { duration_seconds: 7.0 * DAY, interval_seconds: 300.0, hold_back_weight: 1_000 }
+    }
+}
+
+impl PipelineConfig {
+    /// Checks everything at once and tells of every fault.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        let mut faults = Faults::new();
+        Checks { section: "", faults: &mut faults }.model("serving_model", &self.serving_model);
+        self.training.check(&mut Checks { section: "/training", faults: &mut faults });
+        self.budget.check(&mut Checks { section: "/budget", faults: &mut faults });
+        self.evaluation.check(&mut Checks { section: "/evaluation", faults: &mut faults });
+        self.experiment.check(&mut Checks { section: "/experiment", faults: &mut faults });
+        self.watch.check(&mut Checks { section: "/watch", faults: &mut faults });
+
+        let dataset = self.dataset.faults().into_iter();
+        faults.extend(dataset.map(|(field, sentence)| (format!("/dataset{field}"), sentence)));
+        if (self.training.method == Method::Preference) != self.dataset.pairs.is_some() {
+            let sentence = "must be preference where dataset.pairs is set, and supervised where it is not";
+            faults.insert("/training/method".to_owned(), sentence.to_owned());
+        }
+        if let Err(error) = Cron::checked(&self.schedule.cron, &self.schedule.timezone) {
+            faults.insert(error.field().to_owned(), error.to_string());
+        }
+        if let Err(error) = self.experiment.rules.validate() {
+            let field = format!("/experiment/rules/{}", error.field.replace('.', "/"));
+            faults.insert(field, format!("must be {}", error.accepts));
+        }
+        faults
+    }
+}
+
+impl ExperimentSettings {
+    fn check(&self, checks: &mut Checks<'_>) {
+        checks.duration("horizon_seconds", self.horizon_seconds);
+        let weight = (1..10_000).contains(&self.candidate_weight);
+        checks.that("candidate_weight", weight, "must be between 1 and 9999 basis points");
+        checks.interval("interval_seconds", self.interval_seconds);
+        checks.duration("approval_seconds", self.approval_seconds);
+        let reachable = self.rules.minimum_hours * 3600.0 <= self.horizon_seconds;
+        let sentence = "must not be longer than the horizon, or no test could be decided";
+        checks.that("rules/minimum_hours", reachable, sentence);
+    }
+}
+
+impl WatchSettings {
+    fn check(&self, checks: &mut Checks<'_>) {
+        checks.duration("duration_seconds", self.duration_seconds);
+        checks.interval("interval_seconds", self.interval_seconds);
+        let weight = (0..10_000).contains(&self.hold_back_weight);
+        checks.that("hold_back_weight", weight, "must be between 0 and 9999 basis points");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn minimal() -> PipelineConfig {
+        serde_json::from_value(
+            json!({"serving_model": "gpt-4o", "training": {"base_model": "gpt-4o-2024-08-06"}}),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_loop_it_replaces() {
+        let config = minimal();
+        assert!(config.faults().is_empty(), "{:?}", config.faults());
+        assert!((config.dataset.engagement_threshold - 0.06).abs() < f64::EPSILON);
+        assert_eq!(config.dataset.minimum_examples, 100);
+        assert!((config.dataset.lookback_seconds - 604_800.0).abs() < f64::EPSILON);
+        assert_eq!(config.schedule.cron, "0 2 * * 0");
+        assert!((config.experiment.horizon_seconds - 168.0 * 3600.0).abs() < f64::EPSILON);
+        assert_eq!(config.experiment.candidate_weight, 1_000);
+    }
+
+    #[test]
+    fn every_fault_is_told_with_its_field() {
+        let mut config = minimal();
+        config.serving_model = " ".into();
+        config.dataset.minimum_examples = 9;
+        config.dataset.lookback_seconds = f64::NAN;
+        config.training.n_epochs = Some(51);
+        config.experiment.candidate_weight = 10_000;
+        config.watch.hold_back_weight = -1;
+        config.schedule.cron = "every sunday".into();
+        let fields: Vec<_> = config.faults().into_keys().collect();
+        assert_eq!(
+            fields,
+            [
+                "/dataset/lookback_seconds",
+                "/dataset/minimum_examples",
+                "/experiment/candidate_weight",
+                "/schedule/cron",
+                "/serving_model",
+                "/training/n_epochs",
+                "/watch/hold_back_weight",
+            ]
+        );
+    }
+
+    #[test]
+    fn training_stays_within_the_protocols_bounds() {
+        let mut config = minimal();
+        config.training.method = Method::Preference;
+        config.training.beta = Some(2.1);
+        config.training.integrations = vec![json!("wandb")];
+        config.training.search = Some(
+            serde_json::from_value(json!({"n_epochs": [1, 2, 51], "batch_size": [4, 4], "beta": [0.0]}))
+                .unwrap(),
+        );
+        config.budget.per_month = Some(-1.0);
+        config.evaluation.comparison =
+            Some(serde_json::from_value(json!({"by": "judge", "model": "gpt-4o", "floor": 1.5})).unwrap());
+        let fields: Vec<_> = config.faults().into_keys().collect();
+        assert_eq!(
+            fields,
+            [
+                "/budget/per_month",
+                "/evaluation/comparison/floor",
+                "/training/beta",
+                "/training/integrations",
+                "/training/method",
+                "/training/search/batch_size",
+                "/training/search/beta",
+                "/training/search/maximum_trainings",
+                "/training/search/n_epochs",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let text = json!({"serving_model": "a", "training": {"base_model": "b", "epochs": 3}});
+        assert!(serde_json::from_value::<PipelineConfig>(text).unwrap_err().to_string().contains("epochs"));
+    }
+}
