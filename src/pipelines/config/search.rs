@@ -1,9 +1,12 @@
 //! Several trainings of one dataset with different hyperparameters.
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::checks::Checks;
+use crate::trainers::Hyperparameters;
 
 /// Which hyperparameters are tried. Those without values here are as the training sets them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -57,6 +60,45 @@ impl SearchSettings {
         lengths.into_iter().map(|length| length.max(1)).fold(1, usize::saturating_mul)
     }
 
+    /// What is tried, in the order in which it is trained: the same for the same settings. Where a hyperparameter has no values,
+    /// it is as in `base`.
+    #[must_use]
+    pub fn trials(&self, base: Hyperparameters) -> Vec<Hyperparameters> {
+        let all = self.combinations();
+        let chosen = match self.strategy {
+            SearchStrategy::Grid => (0..all).collect(),
+            SearchStrategy::Random => {
+                let amount = all.min(self.maximum_trainings as usize);
+                let mut random = StdRng::seed_from_u64(self.seed.into());
+                rand::seq::index::sample(&mut random, all, amount).into_vec()
+            }
+        };
+        chosen.into_iter().map(|index| self.combination(index, base)).collect()
+    }
+
+    /// The combination in this place of the grid, of which the last hyperparameter changes fastest.
+    fn combination(&self, mut index: usize, base: Hyperparameters) -> Hyperparameters {
+        let mut pick = |values: usize| {
+            let place = index % values.max(1);
+            index /= values.max(1);
+            place
+        };
+        let beta = pick(self.beta.len());
+        let multiplier = pick(self.learning_rate_multiplier.len());
+        let batch = pick(self.batch_size.len());
+        let epochs = pick(self.n_epochs.len());
+        Hyperparameters {
+            n_epochs: self.n_epochs.get(epochs).copied().or(base.n_epochs),
+            batch_size: self.batch_size.get(batch).copied().or(base.batch_size),
+            learning_rate_multiplier: self
+                .learning_rate_multiplier
+                .get(multiplier)
+                .copied()
+                .or(base.learning_rate_multiplier),
+            beta: self.beta.get(beta).copied().or(base.beta),
+        }
+    }
+
     pub(super) fn check(&self, checks: &mut Checks<'_>, preference: bool) {
         let whole = |values: &[u32], most| values.iter().all(|value| (1..=most).contains(value));
         checks.that("search/n_epochs", whole(&self.n_epochs, 50), "must all be between 1 and 50");
@@ -90,4 +132,48 @@ fn all_distinct<T: PartialEq>(values: &[T]) -> bool {
 
 fn maximum_trainings() -> u32 {
     4
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings(value: serde_json::Value) -> SearchSettings {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_grid_is_tried_whole_and_in_order_and_the_rest_is_as_set() {
+        let search = settings(json!({"n_epochs": [1, 3], "learning_rate_multiplier": [0.5, 2.0]}));
+        let base = Hyperparameters { n_epochs: Some(9), batch_size: Some(8), ..Hyperparameters::default() };
+        let tried: Vec<_> = search
+            .trials(base)
+            .into_iter()
+            .map(|trial| (trial.n_epochs, trial.batch_size, trial.learning_rate_multiplier))
+            .collect();
+        let expected = [(1, 0.5), (1, 2.0), (3, 0.5), (3, 2.0)];
+        assert_eq!(tried, expected.map(|(epochs, rate)| (Some(epochs), Some(8), Some(rate))));
+    }
+
+    #[test]
+    fn a_random_search_draws_different_combinations_the_same_ones_every_time() {
+        let search = json!({
+            "strategy": "random", "n_epochs": [1, 2, 3, 4], "batch_size": [1, 2, 4, 8], "maximum_trainings": 6, "seed": 5,
+        });
+        let tried = settings(search.clone()).trials(Hyperparameters::default());
+        assert_eq!(tried, settings(search).trials(Hyperparameters::default()));
+        assert_eq!(tried.len(), 6);
+        for (place, trial) in tried.iter().enumerate() {
+            assert!(trial.n_epochs.is_some() && trial.batch_size.is_some() && trial.beta.is_none());
+            assert!(!tried[..place].contains(trial), "{trial:?} is trained and paid for twice");
+        }
+    }
+
+    #[test]
+    fn a_random_search_of_few_combinations_tries_them_all() {
+        let search = settings(json!({"strategy": "random", "n_epochs": [1, 2], "maximum_trainings": 9}));
+        assert_eq!(search.trials(Hyperparameters::default()).len(), 2);
+    }
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::checks::Checks;
 use super::search::SearchSettings;
-use crate::trainers::{Method, PROVIDERS};
+use crate::trainers::{Hyperparameters, Method, PROVIDERS};
 
 /// How a model is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -87,6 +87,18 @@ impl TrainingSettings {
             settle_seconds: settle_seconds(),
             time_limit_seconds: time_limit_seconds(),
         }
+    }
+
+    /// The hyperparameters of each training of a run: one, or as many as the search tries.
+    #[must_use]
+    pub fn trials(&self) -> Vec<Hyperparameters> {
+        let base = Hyperparameters {
+            n_epochs: self.n_epochs,
+            batch_size: self.batch_size,
+            learning_rate_multiplier: self.learning_rate_multiplier,
+            beta: self.beta,
+        };
+        self.search.as_ref().map_or_else(|| vec![base], |search| search.trials(base))
     }
 
     pub(super) fn check(&self, checks: &mut Checks<'_>) {
