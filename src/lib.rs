@@ -12,6 +12,7 @@ pub mod database;
 pub mod dataset;
 pub mod demo;
 pub mod embedded;
+pub mod evaluation;
 pub mod experiments;
 mod halt;
 mod housekeeping;

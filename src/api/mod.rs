@@ -10,6 +10,7 @@ mod datasets;
 mod document;
 mod domain_errors;
 pub mod etag;
+mod evaluations;
 mod events;
 mod experiments;
 pub mod extract;
@@ -102,6 +103,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(runs::routes())
         .merge(events::routes())
         .merge(datasets::routes())
+        .merge(evaluations::routes())
         .merge(models::routes())
         .merge(traffic::routes())
         .merge(assignment::routes())

@@ -183,6 +183,7 @@ async fn perform(context: &StepContext<'_>) -> Result<Transition, JobError> {
         Step::Upload => steps::upload::run(context).await,
         Step::Train => steps::train::run(context).await,
         Step::Register => steps::register::run(context).await,
+        Step::Evaluate => steps::evaluate::run(context).await,
         Step::Test => steps::test::run(context).await,
         Step::Decide => steps::decide::run(context).await,
         Step::Promote => steps::promote::run(context).await,

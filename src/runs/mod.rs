@@ -111,6 +111,8 @@ pub enum Step {
     Train,
     /// The new model becomes a version.
     Register,
+    /// It answers a few prompts and is compared with the live version.
+    Evaluate,
     /// It meets the live version on real traffic.
     Test,
     /// What the test says.
@@ -123,12 +125,13 @@ pub enum Step {
 
 impl Step {
     /// All steps in their order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Collect,
         Self::Preflight,
         Self::Upload,
         Self::Train,
         Self::Register,
+        Self::Evaluate,
         Self::Test,
         Self::Decide,
         Self::Promote,
@@ -144,6 +147,7 @@ impl Step {
             Self::Upload => "upload",
             Self::Train => "train",
             Self::Register => "register",
+            Self::Evaluate => "evaluate",
             Self::Test => "test",
             Self::Decide => "decide",
             Self::Promote => "promote",

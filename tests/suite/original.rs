@@ -254,8 +254,18 @@ async fn end_to_end_at_a_minimum_of_50_with_60_posts_each_stage_happens_once() {
         .filter(|event| event["kind"] == "entered")
         .map(|event| event["step"].as_str().unwrap())
         .collect();
-    let stages =
-        ["collect", "preflight", "upload", "train", "register", "test", "decide", "promote", "watch"];
+    let stages = [
+        "collect",
+        "preflight",
+        "upload",
+        "train",
+        "register",
+        "evaluate",
+        "test",
+        "decide",
+        "promote",
+        "watch",
+    ];
     assert_eq!(entered, stages);
     let creates = service.simulator.creates();
     assert_eq!((creates.files, creates.jobs), (1, 1));

@@ -61,7 +61,18 @@ async fn a_better_model_is_trained_tested_promoted_and_watched_by_http_alone() {
     let (stream, run) = tokio::join!(stream, drive);
 
     let steps: Vec<_> = run["steps"].as_array().unwrap().iter().map(|step| &step["step"]).collect();
-    let way = ["collect", "preflight", "upload", "train", "register", "test", "decide", "promote", "watch"];
+    let way = [
+        "collect",
+        "preflight",
+        "upload",
+        "train",
+        "register",
+        "evaluate",
+        "test",
+        "decide",
+        "promote",
+        "watch",
+    ];
     assert_eq!(steps, way);
     assert!(run["steps"].as_array().unwrap().iter().all(|step| step["finished_at"].is_string()), "{run:#}");
     assert_eq!(run["version"], "1.0.0");
@@ -184,7 +195,7 @@ async fn the_trail_tells_who_did_what(service: &TestService, run: &str) {
     }
     let of_run = service.read(&format!("/v1/audit?subject_kind=run&subject_id={run}&limit=200")).await;
     let steps = of_run["items"].as_array().unwrap().iter().filter(|event| event["action"] == "run.step");
-    assert_eq!(steps.count(), 8, "one for each step that was entered after the first");
+    assert_eq!(steps.count(), 9, "one for each step that was entered after the first");
 }
 
 #[tokio::test]

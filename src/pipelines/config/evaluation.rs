@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::checks::Checks;
 
 /// What a new model shows before it meets traffic, on examples that it was not trained on where there are any.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationSettings {
     /// A few answers are looked at for what no user should see.
@@ -14,6 +14,14 @@ pub struct EvaluationSettings {
     /// How the new model is compared with the live one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<ComparisonSettings>,
+    /// How long a new model that does not answer yet is waited for. With Azure, a person deploys it in this time.
+    pub serving_seconds: f64,
+}
+
+impl Default for EvaluationSettings {
+    fn default() -> Self {
+        Self { smoke: SmokeSettings::default(), comparison: None, serving_seconds: 86_400.0 }
+    }
 }
 
 /// A few answers are looked at for what no user should see: nothing, too much, a refusal, or the prompt itself.
@@ -78,6 +86,7 @@ impl EvaluationSettings {
         checks.that("smoke/prompts", self.smoke.prompts <= 20, "must be at most 20");
         let longest = (1..=1_000_000).contains(&self.smoke.maximum_characters);
         checks.that("smoke/maximum_characters", longest, "must be between 1 and 1000000");
+        checks.duration("serving_seconds", self.serving_seconds);
         match &self.comparison {
             Some(ComparisonSettings::Loss { maximum_increase }) => {
                 let good = maximum_increase.is_none_or(|most| most.is_finite() && most >= 0.0);

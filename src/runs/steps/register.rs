@@ -45,6 +45,6 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         ..AuditEvent::new(Actor::Worker, "model.register", ("model_version", &name))
     };
     audit::record(&mut tx, event).await?;
-    Ok(Transition::next(tx, Step::Test, format!("registered {name}, which is {model}"))
+    Ok(Transition::next(tx, Step::Evaluate, format!("registered {name}, which is {model}"))
         .with(json!({"version": version.version, "model_id": model})))
 }

@@ -1,0 +1,18 @@
+//! What a new model shows before it meets traffic: its answers to a few prompts, and a comparison with the live model.
+//!
+//! Everything here but [`sample`] and [`store`] is pure. The step `evaluate` of a run asks the models and keeps their answers,
+//! so that none is asked, and paid for, twice.
+
+mod judge;
+mod question;
+mod result;
+mod sample;
+mod smoke;
+mod store;
+
+pub use judge::{Judgement, judgement, question_for_judge};
+pub use question::{Question, QuestionError};
+pub use result::{Evaluation, JudgeComparison, LossComparison, SmokeFault, SmokeTest};
+pub use sample::sample;
+pub use smoke::{Fault, fault};
+pub use store::{Answer, answers, found, keep_answer, keep_evaluation, keep_judgement};
