@@ -11,6 +11,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use reqwest::Url;
 
+use crate::standard_webhooks::WebhookSecret;
+
 pub use values::{Roles, Secret, StoreLocation, listen};
 
 /// The provider's own service, which asks for a key.
@@ -36,6 +38,10 @@ pub struct ProviderArgs {
     /// Base URL of OpenAI, or of a service that speaks its protocol
     #[arg(long, env = "OPENAI_BASE_URL", value_name = "URL", default_value = OPENAI_BASE_URL, value_parser = values::base_url)]
     pub openai_base_url: String,
+
+    /// Signing secret of the provider's webhook, `whsec_…`; without it `/v1/webhooks/openai` takes no notices
+    #[arg(long, env = "OPENAI_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true, value_parser = values::webhook_secret)]
+    pub openai_webhook_secret: Option<WebhookSecret>,
 }
 
 /// Where training runs are recorded.

@@ -13,6 +13,9 @@ use crate::schedule::HOUSEKEEPING;
 /// Finished jobs are kept this long, for those who look for what happened.
 const FINISHED_JOBS: Duration = Duration::from_hours(7 * 24);
 
+/// A notice is refused when it is older than five minutes: this is long enough not to act on one twice.
+const WEBHOOK_RECEIPTS: Duration = Duration::from_hours(24);
+
 /// Handles the job that the scheduler inserts every hour.
 #[derive(Debug)]
 pub(crate) struct Housekeeping {
@@ -28,7 +31,19 @@ impl Handler for Housekeeping {
         async {
             let keys = idempotency::expire(&self.db).await?;
             let jobs = jobs::delete_finished(&self.db, FINISHED_JOBS).await?;
-            tracing::info!(keys, jobs, "deleted old idempotency keys and finished jobs");
+            let receipts = sqlx::query!(
+                "DELETE FROM webhook_receipts WHERE received_at < now() - make_interval(secs => $1)",
+                WEBHOOK_RECEIPTS.as_secs_f64(),
+            )
+            .execute(&self.db)
+            .await?
+            .rows_affected();
+            tracing::info!(
+                keys,
+                jobs,
+                receipts,
+                "deleted old idempotency keys, finished jobs and webhook receipts"
+            );
             Ok(Done::Finished)
         }
         .boxed()

@@ -23,6 +23,7 @@ pub mod runs;
 pub mod schedule;
 pub mod service;
 pub mod simulator;
+pub mod standard_webhooks;
 pub mod telemetry;
 pub mod traffic;
 pub mod trainers;

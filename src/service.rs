@@ -17,8 +17,9 @@ use crate::database::MIGRATOR;
 use crate::dataset::{DatasetStore, Sources};
 use crate::housekeeping::Housekeeping;
 use crate::jobs::{Handler, Worker, WorkerSettings};
-use crate::runs::{RunHandler, Services};
+use crate::runs::{Cleanup, RunHandler, Services};
 use crate::schedule::Scheduler;
+use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
 use crate::trainers::Trainers;
 
@@ -37,6 +38,8 @@ pub struct Service {
     pub datasets: DatasetStore,
     /// The providers.
     pub trainers: Trainers,
+    /// What the provider signs its notices with; without it none are taken.
+    pub webhook_secret: Option<WebhookSecret>,
     /// What this process does.
     pub roles: Roles,
     /// How the worker works.
@@ -73,6 +76,7 @@ impl Service {
         let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
         let mut state = ApiState::new(db, clock, metrics, self.datasets.clone(), schema_version())?;
         state.sources = self.sources.clone();
+        state.webhook_secret = self.webhook_secret.clone();
         state.stop = stop.clone();
         let router = if self.roles.api { api::router(state) } else { api::operations(state) };
         parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
@@ -109,8 +113,11 @@ impl Service {
             trainers: self.trainers.clone(),
             metrics: self.metrics.clone(),
         };
-        let handlers: Vec<Arc<dyn Handler>> =
-            vec![Arc::new(RunHandler::new(services)), Arc::new(Housekeeping { db: self.db.clone() })];
+        let handlers: Vec<Arc<dyn Handler>> = vec![
+            Arc::new(RunHandler::new(services.clone())),
+            Arc::new(Cleanup::new(services)),
+            Arc::new(Housekeeping { db: self.db.clone() }),
+        ];
         let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
         Worker::new(db, clock, metrics, self.worker.clone(), handlers)
     }

@@ -25,6 +25,7 @@ const BEARER: &str = "bearer";
         (name = "pipelines", description = "Named slots with one live model each, and how it is improved."),
         (name = "runs", description = "Attempts to produce a better model, and what people ask of them."),
         (name = "datasets", description = "What models were trained on, and where it came from."),
+        (name = "trainings", description = "Paid jobs at a provider: events, loss curve, checkpoints, cost."),
         (name = "models", description = "Model versions with their lineage; promotion."),
         (name = "traffic", description = "Who serves how much: revisions, assignment, rollback."),
         (name = "experiments", description = "What was observed of served versions, and what it says."),

@@ -30,6 +30,8 @@ mod run_view;
 mod runs;
 mod trace;
 mod traffic;
+mod trainings;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -51,6 +53,7 @@ use self::metrics_layer::HttpMetrics;
 use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
 use crate::dataset::{DatasetStore, Sources};
+use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
 
 /// What the endpoints share.
@@ -70,6 +73,8 @@ pub struct ApiState {
     pub sources: Sources,
     /// Where datasets are kept.
     pub datasets: DatasetStore,
+    /// What OpenAI signs its notices with; none are taken unless set.
+    pub webhook_secret: Option<WebhookSecret>,
     /// How long a request may take, [`limits::REQUEST_TIME`] unless changed.
     pub request_time: Duration,
     http: HttpMetrics,
@@ -87,13 +92,25 @@ impl ApiState {
         let http = HttpMetrics::register(metrics.registry())?;
         let (stop, request_time) = (CancellationToken::new(), limits::REQUEST_TIME);
         let sources = Sources::new(db.clone());
-        Ok(Self { db, clock, metrics, schema_version, stop, sources, datasets, request_time, http })
+        let webhook_secret = None;
+        Ok(Self {
+            db,
+            clock,
+            metrics,
+            schema_version,
+            stop,
+            sources,
+            datasets,
+            webhook_secret,
+            request_time,
+            http,
+        })
     }
 }
 
 /// Routes that everybody may use.
 fn open() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::default().merge(operations::routes())
+    OpenApiRouter::default().merge(operations::routes()).merge(webhooks::routes())
 }
 
 /// Routes that need an API key.
@@ -104,6 +121,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(events::routes())
         .merge(datasets::routes())
         .merge(evaluations::routes())
+        .merge(trainings::routes())
         .merge(models::routes())
         .merge(traffic::routes())
         .merge(assignment::routes())

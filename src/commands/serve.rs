@@ -50,6 +50,7 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
         trainers: trainers(&settings.provider, &clock)?,
         datasets: DatasetStore::open(&settings.dataset_store, std::env::vars_os())?,
         metrics: Metrics::new()?,
+        webhook_secret: settings.provider.openai_webhook_secret.clone(),
         roles: settings.roles,
         worker: WorkerSettings {
             slots: settings.worker.slots as usize,

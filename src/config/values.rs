@@ -12,6 +12,8 @@ use reqwest::Url;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
+use crate::standard_webhooks::{WebhookSecret, WebhookSecretError};
+
 /// A value that must not appear in logs, such as a key or a URL with a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -116,6 +118,11 @@ pub(super) fn api_key(text: &str) -> Result<Secret, &'static str> {
         return Err("a provider's key: visible ASCII characters, without spaces or line ends");
     }
     Ok(Secret::new(text))
+}
+
+/// What a provider signs its webhooks with.
+pub(super) fn webhook_secret(text: &str) -> Result<WebhookSecret, WebhookSecretError> {
+    WebhookSecret::new(text)
 }
 
 /// The URL of a Postgres database. It is a secret because it may carry a password.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::transition::{Verdict, event, leave_step};
-use super::{Run, RunStatus, places};
+use super::{Run, RunStatus, cleanup, places};
 use crate::audit::{self, AuditEvent, By};
 
 /// Ends a run within the caller's transaction: its state, its event, its audit event; a run that waits for its
@@ -38,5 +38,6 @@ pub(super) async fn finish(
         ..by.event("run.finish", ("run", run.id))
     };
     audit::record(conn, audit_event).await?;
+    cleanup::enqueue(conn, run).await?;
     places::wake_waiting(conn, run).await
 }

@@ -5,9 +5,11 @@
 //! event and the next job are committed together. Locks are taken in the order pipeline, run, job.
 
 mod cancel;
+mod cleanup;
 mod finish;
 pub mod machine;
 mod places;
+pub mod progress;
 mod requests;
 mod steps;
 mod store;
@@ -26,10 +28,11 @@ use uuid::Uuid;
 
 use crate::dataset::Manifest;
 
+pub use cleanup::Cleanup;
 pub use machine::{RunHandler, Services};
 pub use requests::{RequestError, lock, request, retry};
 pub use store::{RunEvent, RunStep, by_id, events_after, list, steps_of};
-pub use trainings::{Training, by_id as training_by_id};
+pub use trainings::{Training, by_id as training_by_id, by_job as training_by_job, of_run as trainings_of};
 pub use trigger::{TriggerError, by_api, by_schedule};
 pub use wind_down::yield_to_operator;
 

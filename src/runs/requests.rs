@@ -170,21 +170,15 @@ async fn renew_training(conn: &mut PgConnection, clock: &Clock, run: &Run, step:
     };
     let Some(training) = trainings::by_id(&mut *conn, id).await? else { return Ok(step) };
     let lost = run.reason_code.as_deref() == Some("job_not_found");
-    let ended = lost || matches!(training.provider_status.as_deref(), Some("failed" | "cancelled"));
+    // Its files may be gone at any moment, and a job that it asked for in vain is looked for under its own name.
+    let ended = lost
+        || training.files_deleted_at.is_some()
+        || matches!(training.provider_status.as_deref(), Some("failed" | "cancelled"));
     if !ended {
         trainings::allow_another_call(conn, id, steps::once::MAX_UNANSWERED).await?;
         return Ok(step);
     }
-    trainings::insert(
-        conn,
-        clock.uuid(),
-        run.id,
-        &training.provider,
-        &training.base_model,
-        &training.dataset_digest,
-        training.validation_digest.as_deref(),
-    )
-    .await?;
+    trainings::renew(conn, clock.uuid(), &training).await?;
     Ok(Step::Upload)
 }
 

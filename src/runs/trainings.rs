@@ -1,10 +1,11 @@
 //! Trainings: one paid job at a provider each, written down before the provider is called.
 
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use crate::trainers::ProviderJob;
+use crate::trainers::{Hyperparameters, JobStatus, ProviderJob};
 
 /// One paid job at a provider.
 #[derive(Debug, Clone)]
@@ -47,16 +48,92 @@ pub struct Training {
     pub trained_tokens: Option<i64>,
     /// Training loss at the last step that told one.
     pub final_loss: Option<f64>,
+    /// Loss on what was set aside.
+    pub validation_loss: Option<f64>,
     /// Late duplicates that were cancelled.
     pub duplicates: i32,
+    /// Its place among the trainings of a search, from 0.
+    pub trial: i32,
+    /// What it was asked to train with.
+    pub hyperparameters: Json<Hyperparameters>,
+    /// Tokens that it is expected to be billed for.
+    pub expected_tokens: Option<i64>,
+    /// What that costs, in `currency`; absent where the model had no price.
+    pub expected_cost: Option<f64>,
+    /// What it cost, once the billed tokens are known.
+    pub cost: Option<f64>,
+    /// The currency of both.
+    pub currency: Option<String>,
+    /// Looks at the job since something last changed.
+    pub unchanged_looks: i32,
+    /// Since when the provider holds the job.
+    pub paused_since: Option<DateTime<Utc>>,
+    /// For how long it did so before.
+    pub paused_seconds: f64,
+    /// Since when its files are being deleted at the provider.
+    pub files_deleted_at: Option<DateTime<Utc>>,
+    /// When it was written down.
+    pub created_at: DateTime<Utc>,
+    /// When its job was seen to have ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What is known of a training when it is written down.
+#[derive(Debug)]
+pub(super) struct NewTraining<'a> {
+    pub(super) id: Uuid,
+    pub(super) run: Uuid,
+    pub(super) provider: &'a str,
+    pub(super) base_model: &'a str,
+    pub(super) dataset_digest: &'a str,
+    pub(super) validation_digest: Option<&'a str>,
+    pub(super) trial: i32,
+    pub(super) hyperparameters: Hyperparameters,
+    pub(super) expected_tokens: Option<i64>,
+    /// Amount per million tokens, and its currency.
+    pub(super) price: Option<(f64, &'a str)>,
 }
 
 impl Training {
-    /// The name of a file at the provider, by which it is found again.
+    /// The name of a file at the provider, by which it is found again: whose it is, and what is in it.
     pub(super) fn file_name(&self, call: Call) -> String {
-        let part = if call == Call::UploadValidation { "-validation" } else { "" };
-        format!("tuneloop-{}{part}.jsonl", self.id)
+        file_name(self.id, self.digest(call))
     }
+
+    /// The digest of what a call uploads.
+    fn digest(&self, call: Call) -> &str {
+        match (call, &self.validation_digest) {
+            (Call::UploadValidation, Some(validation)) => validation,
+            _ => &self.dataset_digest,
+        }
+    }
+}
+
+fn file_name(training: Uuid, digest: &str) -> String {
+    format!("tuneloop-{training}-{}.jsonl", digest.get(..12).unwrap_or(digest))
+}
+
+/// The name of the file with the same content that an earlier training of the run has at the same provider.
+pub(super) async fn with_same_file(
+    db: impl PgExecutor<'_>,
+    training: &Training,
+    call: Call,
+) -> sqlx::Result<Option<String>> {
+    let digest = training.digest(call);
+    let owner = sqlx::query_scalar!(
+        "SELECT id FROM trainings
+          WHERE run_id = $1 AND id <> $2 AND provider = $3 AND files_deleted_at IS NULL
+            AND ((dataset_digest = $4 AND provider_file_id IS NOT NULL)
+              OR (validation_digest = $4 AND validation_file_id IS NOT NULL))
+          ORDER BY id LIMIT 1",
+        training.run_id,
+        training.id,
+        training.provider,
+        digest,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(owner.map(|owner| file_name(owner, digest)))
 }
 
 /// A call whose effect is looked for before it is sent again.
@@ -68,44 +145,95 @@ pub(super) enum Call {
 }
 
 /// Writes the intention to train.
-pub(super) async fn insert(
-    conn: &mut PgConnection,
-    id: Uuid,
-    run: Uuid,
-    provider: &str,
-    base_model: &str,
-    dataset_digest: &str,
-    validation_digest: Option<&str>,
-) -> sqlx::Result<()> {
+pub(super) async fn insert(conn: &mut PgConnection, new: &NewTraining<'_>) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO trainings (id, run_id, provider, base_model, dataset_digest, validation_digest)
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO trainings (id, run_id, provider, base_model, dataset_digest, validation_digest, trial,
+                hyperparameters, expected_tokens, price_per_million, currency)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11)",
+        new.id,
+        new.run,
+        new.provider,
+        new.base_model,
+        new.dataset_digest,
+        new.validation_digest,
+        new.trial,
+        Json(new.hyperparameters) as _,
+        new.expected_tokens,
+        // As it is written: binary fractions have no place in money.
+        new.price.map(|(amount, _)| amount.to_string()),
+        new.price.map(|(_, currency)| currency),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes the intention to train once more what an earlier training was about, and makes it the run's.
+pub(super) async fn renew(conn: &mut PgConnection, id: Uuid, old: &Training) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO trainings (id, run_id, provider, base_model, dataset_digest, validation_digest, trial,
+                hyperparameters, expected_tokens, price_per_million, currency)
+         SELECT $1, run_id, provider, base_model, dataset_digest, validation_digest, trial,
+                hyperparameters, expected_tokens, price_per_million, currency
+           FROM trainings WHERE id = $2",
         id,
-        run,
-        provider,
-        base_model,
-        dataset_digest,
-        validation_digest,
+        old.id,
     )
     .execute(&mut *conn)
     .await?;
+    set_current(conn, old.run_id, id).await
+}
+
+/// Makes a training the one that the run works on.
+pub(super) async fn set_current(conn: &mut PgConnection, run: Uuid, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!("UPDATE runs SET training_id = $2 WHERE id = $1", run, id).execute(conn).await?;
     Ok(())
 }
 
-/// The training with this id.
-pub async fn by_id(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Training>> {
+/// What to look for; an absent condition matches everything.
+#[derive(Debug, Default)]
+struct Filter {
+    id: Option<Uuid>,
+    run: Option<Uuid>,
+    job: Option<String>,
+}
+
+async fn select(db: impl PgExecutor<'_>, filter: Filter) -> sqlx::Result<Vec<Training>> {
     sqlx::query_as!(
         Training,
-        "SELECT id, run_id, provider, base_model, dataset_digest, validation_digest, upload_sent_at,
+        r#"SELECT id, run_id, provider, base_model, dataset_digest, validation_digest, upload_sent_at,
                 validation_sent_at, create_sent_at, uploads, validation_uploads, creates, provider_file_id,
                 validation_file_id, provider_job_id, provider_status, fine_tuned_model, trained_tokens,
-                final_loss, duplicates
-           FROM trainings WHERE id = $1",
-        id,
+                final_loss, validation_loss, duplicates, trial,
+                hyperparameters AS "hyperparameters: Json<Hyperparameters>", expected_tokens,
+                expected_cost::double precision AS expected_cost, cost::double precision AS cost, currency,
+                unchanged_looks, paused_since, paused_seconds, files_deleted_at, created_at, finished_at
+           FROM trainings
+          WHERE ($1::uuid IS NULL OR id = $1) AND ($2::uuid IS NULL OR run_id = $2)
+            AND ($3::text IS NULL OR provider_job_id = $3)
+          ORDER BY trial, created_at, id"#,
+        filter.id,
+        filter.run,
+        filter.job,
     )
-    .fetch_optional(db)
+    .fetch_all(db)
     .await
+}
+
+/// The training with this id.
+pub async fn by_id(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Training>> {
+    Ok(select(db, Filter { id: Some(id), ..Filter::default() }).await?.pop())
+}
+
+/// The trainings of a run by their place in the search; of one that was renewed, the oldest first.
+pub async fn of_run(db: impl PgExecutor<'_>, run: Uuid) -> sqlx::Result<Vec<Training>> {
+    select(db, Filter { run: Some(run), ..Filter::default() }).await
+}
+
+/// The training whose job has this id at its provider.
+pub async fn by_job(db: impl PgExecutor<'_>, provider: &str, job: &str) -> sqlx::Result<Option<Training>> {
+    let found = select(db, Filter { job: Some(job.to_owned()), ..Filter::default() }).await?;
+    Ok(found.into_iter().find(|training| training.provider == provider))
 }
 
 /// Notes that a call is about to be sent.
@@ -213,9 +341,26 @@ pub(super) async fn set_job(conn: &mut PgConnection, id: Uuid, job: &ProviderJob
     Ok(())
 }
 
-/// Keeps the training loss.
-pub(super) async fn set_loss(conn: &mut PgConnection, id: Uuid, loss: f64) -> sqlx::Result<()> {
-    sqlx::query!("UPDATE trainings SET final_loss = $2 WHERE id = $1", id, loss).execute(conn).await?;
+/// Notes a look at the job: whether something had changed, and whether the provider holds it.
+pub(super) async fn note_look(
+    conn: &mut PgConnection,
+    id: Uuid,
+    status: &JobStatus,
+    changed: bool,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE trainings
+            SET unchanged_looks = CASE WHEN $2 THEN 0 ELSE unchanged_looks + 1 END,
+                paused_seconds = paused_seconds
+                    + CASE WHEN $3 OR paused_since IS NULL THEN 0 ELSE extract(epoch FROM now() - paused_since) END,
+                paused_since = CASE WHEN $3 THEN coalesce(paused_since, now()) END
+          WHERE id = $1",
+        id,
+        changed,
+        *status == JobStatus::Paused,
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

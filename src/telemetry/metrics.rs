@@ -26,6 +26,7 @@ pub struct Metrics {
     leases_lost: IntCounterVec,
     runs_finished: IntCounterVec,
     duplicate_trainings: IntCounterVec,
+    webhooks: IntCounterVec,
     database: DatabaseGauges,
 }
 
@@ -80,6 +81,12 @@ impl Metrics {
                 "Duplicate training jobs that turned up late and were cancelled at the provider.",
                 &["provider"],
             )?,
+            webhooks: counter(
+                &registry,
+                "tuneloop_webhooks_received_total",
+                "Notices of providers, by what became of them: accepted, ignored, replayed or refused.",
+                &["provider", "outcome"],
+            )?,
             database: DatabaseGauges::new(&registry)?,
             registry,
         })
@@ -114,6 +121,11 @@ impl Metrics {
     /// A run reached its final `status`.
     pub fn run_finished(&self, pipeline: &str, status: &str, reason_code: Option<&str>) {
         self.runs_finished.with_label_values(&[pipeline, status, reason_code.unwrap_or_default()]).inc();
+    }
+
+    /// A provider's notice came in, with an outcome such as `accepted` or `refused`.
+    pub fn webhook_received(&self, provider: &str, outcome: &str) {
+        self.webhooks.with_label_values(&[provider, outcome]).inc();
     }
 
     /// A second training job of one training was found at the provider and cancelled.

@@ -18,6 +18,7 @@ use tuneloop::dataset::{DatasetStore, Sources};
 use tuneloop::jobs::{self, WorkerSettings};
 use tuneloop::service::{Service, ServiceError};
 use tuneloop::simulator::{Settings, Simulator};
+use tuneloop::standard_webhooks::WebhookSecret;
 use tuneloop::telemetry::metrics::Metrics;
 use tuneloop::trainers::{ApiKey, OpenAiSettings, OpenAiTrainer, Trainers};
 
@@ -26,6 +27,9 @@ use super::database::{TestDatabase, fresh_database};
 
 /// Bounds every wait: a machine that is busy with other things must not fail a test.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What the provider signs its notices with.
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_dHVuZWxvb3AncyB0ZXN0cw==";
 
 /// Time between two looks at what a test waits for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -78,6 +82,7 @@ impl TestService {
             metrics: Metrics::new().expect("makes the metrics"),
             datasets: DatasetStore::local(datasets.path()).expect("opens the store"),
             trainers: Trainers::new().with_openai(openai),
+            webhook_secret: Some(WebhookSecret::new(WEBHOOK_SECRET).expect("is a secret")),
             roles: "api,worker,scheduler".parse().expect("names roles"),
             worker: WorkerSettings {
                 slots: 8,
@@ -284,7 +289,7 @@ pub(crate) fn config() -> Value {
     json!({
         "serving_model": "gpt-4o",
         "dataset": {"minimum_examples": 10, "split": {"validation_share": 0}},
-        "training": {"base_model": "gpt-4o-2024-08-06", "poll_seconds": 0.1, "settle_seconds": 1.0},
+        "training": {"base_model": "gpt-4o-2024-08-06", "poll_seconds": 0.1, "maximum_poll_seconds": 0.5, "settle_seconds": 1.0},
         "schedule": {"enabled": false},
         "experiment": {
             "horizon_seconds": 3600.0, "candidate_weight": 5000, "interval_seconds": 0.25,

@@ -218,7 +218,7 @@ async fn seed(database: &TestDatabase, shape: Shape) {
         "serving_model": "gpt-4o",
         "dataset": {"minimum_examples": 10},
         "training": {
-            "base_model": "gpt-4o-2024-08-06", "poll_seconds": 0.1, "settle_seconds": shape.settle_seconds,
+            "base_model": "gpt-4o-2024-08-06", "poll_seconds": 0.1, "maximum_poll_seconds": 0.5, "settle_seconds": shape.settle_seconds,
         },
         "schedule": {"enabled": false},
         "experiment": {

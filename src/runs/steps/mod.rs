@@ -4,12 +4,14 @@
 pub(super) mod collect;
 pub(super) mod decide;
 pub(super) mod evaluate;
+pub(super) mod follow;
 pub(super) mod once;
 pub(super) mod preflight;
 pub(super) mod promote;
 pub(super) mod register;
 pub(super) mod test;
 pub(super) mod train;
+mod trials;
 pub(super) mod upload;
 pub(super) mod watch;
 

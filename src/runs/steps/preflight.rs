@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::super::machine::StepContext;
+use super::super::trainings::{self, NewTraining};
 use super::super::transition::Transition;
-use super::super::{RunStatus, Step, trainings};
+use super::super::{RunStatus, Step};
 use super::broken;
 use crate::jobs::JobError;
 
@@ -26,18 +27,27 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     }
     let validation = collected.parts.as_ref().and_then(|parts| parts.validation.as_ref());
     let validation = validation.map(|part| part.digest.as_str());
-    // The intention: from here on the training has a name, by which its file and its job are found again.
+    // The intention: from here on each training has a name, by which its file and its job are found again.
     let training = &context.config.training;
-    trainings::insert(
-        &mut tx,
-        context.services.clock.uuid(),
-        context.run.id,
-        &training.provider,
-        &training.base_model,
-        digest,
-        validation,
-    )
-    .await?;
+    for (trial, hyperparameters) in (0..).zip(training.trials()) {
+        let id = context.services.clock.uuid();
+        let new = NewTraining {
+            id,
+            run: context.run.id,
+            provider: &training.provider,
+            base_model: &training.base_model,
+            dataset_digest: digest,
+            validation_digest: validation,
+            trial,
+            hyperparameters,
+            expected_tokens: None,
+            price: None,
+        };
+        trainings::insert(&mut tx, &new).await?;
+        if trial == 0 {
+            trainings::set_current(&mut tx, context.run.id, id).await?;
+        }
+    }
     let note = format!("{examples} examples are enough (at least {needed})");
     Ok(Transition::next(tx, Step::Upload, note).with(data))
 }

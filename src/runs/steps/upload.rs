@@ -34,6 +34,12 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         return adopt(context, &training, call, &found, size, "found the file that was uploaded before")
             .await;
     }
+    if sent == 0
+        && let Some(earlier) = trainings::with_same_file(&context.services.db, &training, call).await?
+        && let Some(found) = trainer.find_file(&earlier, size).await?
+    {
+        return adopt(context, &training, call, &found, size, "found the file of an earlier training").await;
+    }
     if let Some(instead) = once::hold_back(context, &training, call).await? {
         return Ok(instead);
     }

@@ -1,0 +1,180 @@
+//! What is left to do at the provider once a run has ended: a job of its own, so that a provider that is away never holds
+//! up the end of a run.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use sqlx::{PgConnection, Postgres, Transaction};
+use uuid::Uuid;
+
+use super::steps::seconds;
+use super::trainings::{self, Training};
+use super::{Run, Services, store};
+use crate::audit::{self, Actor, AuditEvent};
+use crate::halt;
+use crate::jobs::{self, Done, Handler, JobError, Lease};
+use crate::pipelines::{self, PipelineConfig};
+use crate::trainers::{AnyTrainer, FileId, Trainer};
+
+/// The kind of job; its subject is the run's id.
+pub(super) const KIND: &str = "training_cleanup";
+
+/// Time between two looks for a job whose creation was never answered.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Asks for it, in the transaction in which the run ends.
+pub(super) async fn enqueue(conn: &mut PgConnection, run: &Run) -> sqlx::Result<()> {
+    if run.training_id.is_some() {
+        jobs::enqueue(conn, KIND, &run.id.to_string(), &Value::Null, Duration::ZERO).await?;
+    }
+    Ok(())
+}
+
+/// Cancels jobs that turn up late and deletes uploaded files.
+#[derive(Debug)]
+pub struct Cleanup(Services);
+
+impl Cleanup {
+    /// A handler that works with these services.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self(services)
+    }
+}
+
+impl Handler for Cleanup {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn run<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<Done, JobError>> {
+        clean(&self.0, lease).boxed()
+    }
+}
+
+async fn clean(services: &Services, lease: &Lease) -> Result<Done, JobError> {
+    let Ok(id) = lease.subject.parse::<Uuid>() else { return Ok(Done::Finished) };
+    // A run that was retried is cleaned up after when it ends again.
+    let Some((run, finished_at)) = finished(services, id).await? else { return Ok(Done::Finished) };
+    let config = pipelines::config_version(&services.db, &run.pipeline, run.config_version).await?;
+    let all = trainings::of_run(&services.db, id).await?;
+    let mut unanswered = false;
+    for training in &all {
+        let trainer = services.trainers.get(&training.provider)?;
+        cancel_others(services, lease, training, trainer).await?;
+        unanswered |= training.creates > 1 || training.create_sent_at.is_some();
+    }
+    if config.training.delete_files {
+        delete_files(services, lease, &run, &all).await?;
+    }
+    let now = sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(&services.db).await?;
+    if !unanswered || now >= settled_at(&config, finished_at) {
+        return Ok(Done::Finished);
+    }
+    let mut tx = services.db.begin().await?;
+    lease.reschedule(&mut tx, LOOK.min(seconds(config.training.settle_seconds))).await?;
+    tx.commit().await?;
+    Ok(Done::Committed)
+}
+
+async fn finished(services: &Services, id: Uuid) -> sqlx::Result<Option<(Run, DateTime<Utc>)>> {
+    let run = store::by_id(&services.db, id).await?;
+    Ok(run.and_then(|run| run.finished_at.map(|finished_at| (run, finished_at))))
+}
+
+/// A job that was created by a call without an answer shows up within the settle time.
+fn settled_at(config: &PipelineConfig, finished_at: DateTime<Utc>) -> DateTime<Utc> {
+    let settle = TimeDelta::from_std(seconds(config.training.settle_seconds)).unwrap_or(TimeDelta::MAX);
+    finished_at.checked_add_signed(settle).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// Cancels what was created for a training beside the job that the run followed.
+async fn cancel_others(
+    services: &Services,
+    lease: &Lease,
+    training: &Training,
+    trainer: &AnyTrainer,
+) -> Result<(), JobError> {
+    if training.creates == 0 {
+        return Ok(());
+    }
+    for job in trainer.find_jobs(training.id).await? {
+        let kept = training.provider_job_id.as_deref() == Some(&job.id);
+        if kept || job.status.is_terminal() {
+            continue;
+        }
+        lease.check_deadline()?;
+        tracing::warn!(duplicate = job.id, run = %training.run_id, "cancelling a training job that turned up late");
+        trainer.cancel(&job.id).await?;
+        let mut tx = fenced(services, lease).await?;
+        trainings::add_duplicates(&mut tx, training.id, 1).await?;
+        record(&mut tx, "training.cancel_duplicate", training, json!({"job_id": job.id})).await?;
+        tx.commit().await?;
+        services.metrics.duplicate_training(&training.provider);
+    }
+    Ok(())
+}
+
+/// Deletes the files of a run that has ended. First it is noted that nobody may use them any more: a retry uploads anew.
+async fn delete_files(
+    services: &Services,
+    lease: &Lease,
+    run: &Run,
+    all: &[Training],
+) -> Result<(), JobError> {
+    let mut tx = services.db.begin().await?;
+    let ended =
+        sqlx::query_scalar!("SELECT finished_at IS NOT NULL FROM runs WHERE id = $1 FOR UPDATE", run.id,)
+            .fetch_one(&mut *tx)
+            .await?;
+    if ended != Some(true) {
+        return Ok(());
+    }
+    lease.fence(&mut tx).await?;
+    sqlx::query!(
+        "UPDATE trainings SET files_deleted_at = coalesce(files_deleted_at, now()) WHERE run_id = $1",
+        run.id,
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    for training in all {
+        let files = [&training.provider_file_id, &training.validation_file_id];
+        for file in files.into_iter().flatten() {
+            halt::point("cleanup", "deleting");
+            let trainer = services.trainers.get(&training.provider)?;
+            trainer.delete_file(&FileId::new(file)).await?;
+            halt::point("cleanup", "deleted");
+        }
+    }
+    let mut tx = fenced(services, lease).await?;
+    for training in all {
+        let files =
+            json!({"file_id": training.provider_file_id, "validation_file_id": training.validation_file_id});
+        record(&mut tx, "training.delete_files", training, files).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn fenced(services: &Services, lease: &Lease) -> Result<Transaction<'static, Postgres>, JobError> {
+    let mut tx = services.db.begin().await?;
+    lease.fence(&mut tx).await?;
+    Ok(tx)
+}
+
+async fn record(
+    conn: &mut PgConnection,
+    action: &str,
+    training: &Training,
+    before: Value,
+) -> sqlx::Result<()> {
+    let event = AuditEvent {
+        before: Some(before),
+        ..AuditEvent::new(Actor::Worker, action, ("training", training.id))
+    };
+    audit::record(conn, event).await
+}
