@@ -6,6 +6,7 @@
 mod values;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -191,6 +192,11 @@ pub struct ServeArgs {
         value_parser = values::store_location,
     )]
     pub dataset_store: StoreLocation,
+
+    /// Price table, a JSON file such as `{"currency": "USD", "models": {"gpt-4o-2024-08-06": {"training_per_million_tokens": 25}}}`; without it costs
+    /// are unknown
+    #[arg(long, env = "TUNELOOP_PRICES", value_name = "FILE")]
+    pub prices: Option<PathBuf>,
 
     /// How long work in hand may take to end after SIGTERM, before it is given back
     #[arg(

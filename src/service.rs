@@ -17,6 +17,7 @@ use crate::database::MIGRATOR;
 use crate::dataset::{DatasetStore, Sources};
 use crate::housekeeping::Housekeeping;
 use crate::jobs::{Handler, Worker, WorkerSettings};
+use crate::preflight::PriceTable;
 use crate::runs::{Cleanup, RunHandler, Services};
 use crate::schedule::Scheduler;
 use crate::standard_webhooks::WebhookSecret;
@@ -40,6 +41,8 @@ pub struct Service {
     pub trainers: Trainers,
     /// What the provider signs its notices with; without it none are taken.
     pub webhook_secret: Option<WebhookSecret>,
+    /// What providers charge.
+    pub prices: PriceTable,
     /// What this process does.
     pub roles: Roles,
     /// How the worker works.
@@ -77,6 +80,7 @@ impl Service {
         let mut state = ApiState::new(db, clock, metrics, self.datasets.clone(), schema_version())?;
         state.sources = self.sources.clone();
         state.webhook_secret = self.webhook_secret.clone();
+        state.prices = self.prices.clone();
         state.stop = stop.clone();
         let router = if self.roles.api { api::router(state) } else { api::operations(state) };
         parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
@@ -111,6 +115,7 @@ impl Service {
             sources: self.sources.clone(),
             datasets: self.datasets.clone(),
             trainers: self.trainers.clone(),
+            prices: self.prices.clone(),
             metrics: self.metrics.clone(),
         };
         let handlers: Vec<Arc<dyn Handler>> = vec![

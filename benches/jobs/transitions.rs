@@ -73,6 +73,7 @@ async fn services(
     tokio::spawn(async move { simulator.serve(listener, stopped).await });
     let trainer = OpenAiTrainer::new(&OpenAiSettings::new(base_url, ApiKey::new("simulated")), clock)?;
     Ok(Services {
+        prices: tuneloop::preflight::PriceTable::default(),
         db: pool.clone(),
         sources: Sources::new(pool.clone()),
         clock: clock.clone(),

@@ -6,6 +6,7 @@
 mod assignment;
 mod audit;
 pub mod auth;
+mod costs;
 mod datasets;
 mod document;
 mod domain_errors;
@@ -22,6 +23,7 @@ mod operations;
 mod outcomes;
 pub mod page;
 mod pipelines;
+mod preflight;
 pub mod problem;
 pub mod reply;
 pub mod request_id;
@@ -33,6 +35,7 @@ mod traffic;
 mod trainings;
 mod webhooks;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -42,6 +45,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -53,8 +57,12 @@ use self::metrics_layer::HttpMetrics;
 use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
 use crate::dataset::{DatasetStore, Sources};
+use crate::preflight::PriceTable;
 use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
+
+/// Preflight reports that a process makes at once.
+const PREFLIGHTS_AT_ONCE: usize = 2;
 
 /// What the endpoints share.
 #[derive(Debug, Clone)]
@@ -75,6 +83,10 @@ pub struct ApiState {
     pub datasets: DatasetStore,
     /// What OpenAI signs its notices with; none are taken unless set.
     pub webhook_secret: Option<WebhookSecret>,
+    /// What providers charge; nothing is known unless set.
+    pub prices: PriceTable,
+    /// Preflight reports read many posts: a process makes few at once.
+    preflights: Arc<Semaphore>,
     /// How long a request may take, [`limits::REQUEST_TIME`] unless changed.
     pub request_time: Duration,
     http: HttpMetrics,
@@ -102,6 +114,8 @@ impl ApiState {
             sources,
             datasets,
             webhook_secret,
+            prices: PriceTable::default(),
+            preflights: Arc::new(Semaphore::new(PREFLIGHTS_AT_ONCE)),
             request_time,
             http,
         })
@@ -117,11 +131,13 @@ fn open() -> OpenApiRouter<ApiState> {
 fn guarded() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .merge(pipelines::routes())
+        .merge(preflight::routes())
         .merge(runs::routes())
         .merge(events::routes())
         .merge(datasets::routes())
         .merge(evaluations::routes())
         .merge(trainings::routes())
+        .merge(costs::routes())
         .merge(models::routes())
         .merge(traffic::routes())
         .merge(assignment::routes())

@@ -14,7 +14,7 @@ use super::auth::Principal;
 use super::etag::IfMatch;
 use super::extract::{Json, Path, Query};
 use super::page::{Cursor, Page, PageQuery};
-use super::problem::Problem;
+use super::problem::{FieldError, Problem};
 use super::reply::Reply;
 use super::responses::{NotFound, PreconditionFailed};
 use crate::pipelines::cron::Cron;
@@ -115,6 +115,18 @@ async fn get_pipeline(State(state): State<ApiState>, Path(name): Path<String>) -
 /// The pipeline of a path.
 pub(super) async fn find(state: &ApiState, name: &str) -> Result<Pipeline, Problem> {
     pipelines::by_name(&state.db, name).await?.ok_or_else(|| Problem::not_found("pipeline", name))
+}
+
+/// A configuration that could be saved.
+pub(super) async fn checked(state: &ApiState, config: PipelineConfig) -> Result<PipelineConfig, Problem> {
+    let faults = config.faults();
+    if !faults.is_empty() {
+        return Err(Problem::invalid(
+            faults.into_iter().map(|(field, message)| FieldError::body(field, message)),
+        ));
+    }
+    state.sources.check(&config.dataset).await?;
+    Ok(config)
 }
 
 /// Create a pipeline, or change its configuration

@@ -11,6 +11,7 @@ use crate::dataset::{CleaningCounts, Counts, Parts};
 use crate::experiments;
 use crate::experiments::decision::Decision;
 use crate::models;
+use crate::preflight::ExpectedCost;
 use crate::runs::{self, Request, Run, RunStatus, Step, Trigger};
 
 /// A run.
@@ -51,6 +52,9 @@ pub(super) struct RunView {
     /// Its paid job at the provider.
     #[serde(skip_serializing_if = "Option::is_none")]
     training: Option<TrainingView>,
+    /// What it is expected to cost, and what it cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<CostView>,
     /// The model version it made.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "1.4.0")]
@@ -141,9 +145,36 @@ struct TrainingView {
     duplicates: i32,
 }
 
+/// What a run costs: all its trainings together. The whole preflight report is at `/v1/runs/{id}/preflight`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunCost)]
+struct CostView {
+    /// What preflight expected.
+    expected: ExpectedCost,
+    /// What the provider bills for, as far as it has told the tokens; absent while it has not, or without a price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actual: Option<f64>,
+    /// Tokens that are billed, as far as told.
+    trained_tokens: i64,
+}
+
+async fn cost(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Option<CostView>> {
+    let Some(Json(report)) = &run.preflight else { return Ok(None) };
+    let billed = sqlx::query!(
+        r#"SELECT sum(cost)::double precision AS actual, coalesce(sum(trained_tokens), 0)::bigint AS "tokens!"
+             FROM trainings WHERE run_id = $1"#,
+        run.id,
+    )
+    .fetch_one(conn)
+    .await?;
+    let (expected, actual) = (report.cost.clone(), billed.actual);
+    Ok(Some(CostView { expected, actual, trained_tokens: billed.tokens }))
+}
+
 /// The run with everything that belongs to it.
 pub(super) async fn view(conn: &mut PgConnection, run: Run) -> sqlx::Result<RunView> {
     let steps = runs::steps_of(&mut *conn, run.id).await?;
+    let cost = cost(conn, &run).await?;
     let dataset = run.dataset_digest.zip(run.collected).map(|(digest, Json(collected))| DatasetView {
         digest,
         examples: collected.counts.examples,
@@ -198,6 +229,7 @@ pub(super) async fn view(conn: &mut PgConnection, run: Run) -> sqlx::Result<RunV
             final_loss: training.final_loss,
             duplicates: training.duplicates,
         }),
+        cost,
         version: version.map(|version| version.version.to_string()),
         experiment_id: run.experiment_id,
         decision: decision.map(|stored| stored.record.decision),

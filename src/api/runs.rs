@@ -184,12 +184,14 @@ async fn cancel_run(
     ask(&state, &principal, &if_match, id, request, Ask::Request(Request::Cancel)).await
 }
 
-/// Promote the model of a run whose test was inconclusive
+/// Let a run go on that waits for a person
+///
+/// In preflight, its training may cost what was reported; after an inconclusive test, its model is promoted.
 #[utoipa::path(
     post, path = "/v1/runs/{id}/approve", tag = "runs",
     params(("id" = Uuid, Path), RequestKey, IfMatch), request_body = Option<Why>,
     responses(
-        (status = 202, description = "It will be promoted; follow it at `Location`.", body = RunView),
+        (status = 202, description = "It will go on; follow it at `Location`.", body = RunView),
         (status = 404, response = NotFound),
         (status = 409, response = Conflict),
         (status = 412, response = PreconditionFailed),
@@ -205,7 +207,9 @@ async fn approve_run(
     ask(&state, &principal, &if_match, id, request, Ask::Request(Request::Approve)).await
 }
 
-/// Turn down the model of a run whose test was inconclusive
+/// Turn down a run that waits for a person
+///
+/// In preflight, nothing is paid for; after an inconclusive test, its model is rejected.
 #[utoipa::path(
     post, path = "/v1/runs/{id}/reject", tag = "runs",
     params(("id" = Uuid, Path), RequestKey, IfMatch), request_body = Option<Why>,

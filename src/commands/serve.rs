@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::{ProviderArgs, ServeArgs};
 use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
+use crate::preflight::PriceTable;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
 use crate::trainers::{ApiKey, OpenAiSettings, OpenAiTrainer, Trainers};
@@ -50,6 +51,7 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
         trainers: trainers(&settings.provider, &clock)?,
         datasets: DatasetStore::open(&settings.dataset_store, std::env::vars_os())?,
         metrics: Metrics::new()?,
+        prices: prices(settings)?,
         webhook_secret: settings.provider.openai_webhook_secret.clone(),
         roles: settings.roles,
         worker: WorkerSettings {
@@ -66,6 +68,12 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
     service.run(listener, stop.clone()).await?;
     pool.close().await;
     Ok(())
+}
+
+/// What providers charge, where that is written down.
+fn prices(settings: &ServeArgs) -> Result<PriceTable, Failure> {
+    let Some(file) = &settings.prices else { return Ok(PriceTable::default()) };
+    PriceTable::read(file).map_err(|error| Failure::Settings(error.to_string()))
 }
 
 /// The providers that there are keys for.

@@ -8,6 +8,7 @@ use super::csv::PostsError;
 use crate::database::{ConnectError, MigrateError};
 use crate::dataset::DatasetError;
 use crate::embedded::EmbeddedError;
+use crate::preflight::PriceTableError;
 use crate::service::ServiceError;
 use crate::trainers::OpenAiSettingsError;
 
@@ -30,6 +31,8 @@ pub(super) enum DemoError {
     Posts(#[from] PostsError),
     #[error(transparent)]
     Store(#[from] DatasetError),
+    #[error(transparent)]
+    Prices(#[from] PriceTableError),
     #[error("the directory for datasets cannot be made")]
     Datasets(#[source] io::Error),
     #[error("--listen takes an address of this machine that is free to use, and {address} is none")]

@@ -11,6 +11,7 @@ use crate::pipelines::PipelineConfig;
 use crate::pipelines::config::{
     BudgetSettings, EvaluationSettings, ExperimentSettings, ScheduleSettings, TrainingSettings, WatchSettings,
 };
+use crate::preflight::{PriceTable, PriceTableError};
 
 /// How long the test takes; the product's default is 168 hours.
 pub(super) const TEST_SECONDS: f64 = 8.0;
@@ -91,6 +92,15 @@ pub(super) fn config(pipeline: DemoPipeline, lookback: TimeDelta) -> PipelineCon
             hold_back_weight: CANDIDATE_WEIGHT,
         },
     }
+}
+
+/// What the simulated provider charges: figures of the demo's own.
+pub(super) fn prices() -> Result<PriceTable, PriceTableError> {
+    PriceTable::parse(
+        r#"{"currency": "USD", "models": {
+            "gpt-4o-2024-08-06": {"training_per_million_tokens": 25},
+            "gpt-3.5-turbo-0125": {"training_per_million_tokens": 8}}}"#,
+    )
 }
 
 /// The product's look-back.

@@ -56,6 +56,7 @@ impl Stack {
             metrics: Metrics::new()?,
             datasets: DatasetStore::local(datasets)?,
             trainers: Trainers::new().with_openai(OpenAiTrainer::new(&openai, &clock)?),
+            prices: plan::prices()?,
             webhook_secret: None,
             roles: Roles { api: true, worker: true, scheduler: true },
             worker: WorkerSettings {

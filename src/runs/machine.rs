@@ -18,6 +18,7 @@ use crate::halt;
 use crate::jobs::{Done, Handler, JobError, Lease};
 use crate::models::VersionStatus;
 use crate::pipelines::{self, PipelineConfig};
+use crate::preflight::PriceTable;
 use crate::telemetry::metrics::Metrics;
 use crate::traffic;
 use crate::trainers::{TrainerError, Trainers};
@@ -35,6 +36,8 @@ pub struct Services {
     pub datasets: DatasetStore,
     /// The providers.
     pub trainers: Trainers,
+    /// What they charge.
+    pub prices: PriceTable,
     /// What is counted.
     pub metrics: Metrics,
 }

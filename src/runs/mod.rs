@@ -27,6 +27,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::dataset::Manifest;
+use crate::preflight::PreflightReport;
 
 pub use cleanup::Cleanup;
 pub use machine::{RunHandler, Services};
@@ -247,6 +248,8 @@ pub struct Run {
     pub dataset_digest: Option<String>,
     /// The manifest of what it looked at to make that.
     pub collected: Option<Json<Manifest>>,
+    /// What preflight found.
+    pub preflight: Option<Json<PreflightReport>>,
     /// Its training.
     pub training_id: Option<Uuid>,
     /// The version it made.

@@ -7,6 +7,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::dataset::Manifest;
+use crate::preflight::PreflightReport;
 
 use super::{Place, Request, Run, RunStatus, Step, Trigger};
 
@@ -39,7 +40,8 @@ async fn select(
         r#"SELECT id, pipeline, config_version, trigger AS "trigger: Trigger", slot,
                   status AS "status: RunStatus", step AS "step: Step", place AS "place: Place",
                   reason_code, reason, request AS "request: Request", request_actor, request_reason, version,
-                  dataset_digest, collected AS "collected: Json<Manifest>", training_id, model_version_id, experiment_id, created_at, started_at,
+                  dataset_digest, collected AS "collected: Json<Manifest>", preflight AS "preflight: Json<PreflightReport>",
+                  training_id, model_version_id, experiment_id, created_at, started_at,
                   finished_at
              FROM runs
             WHERE ($1::uuid IS NULL OR id = $1) AND ($2::text IS NULL OR pipeline = $2)

@@ -68,6 +68,19 @@ impl Transition {
         Self { tx, outcome, note, data: json!({}) }
     }
 
+    /// As [`Self::wait`], for a person who approves or rejects.
+    pub(super) fn ask(
+        tx: Transaction<'static, Postgres>,
+        after: Duration,
+        code: &'static str,
+        reason: impl Into<String>,
+    ) -> Self {
+        let reason = reason.into();
+        let note = reason.clone();
+        let outcome = Outcome::Wait { after, status: RunStatus::WaitingApproval, code, reason };
+        Self { tx, outcome, note, data: json!({}) }
+    }
+
     pub(super) fn finish(
         tx: Transaction<'static, Postgres>,
         status: RunStatus,

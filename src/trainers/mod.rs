@@ -5,6 +5,7 @@
 //! ([`TrainerError::is_ambiguous`]). The caller looks ([`Trainer::find_file`], [`Trainer::find_jobs`]),
 //! adopts what it finds, and only then sends.
 
+mod data_rules;
 mod error;
 mod openai;
 mod registry;
@@ -14,12 +15,13 @@ use std::future::Future;
 
 use uuid::Uuid;
 
+pub use data_rules::DataRules;
 pub use error::{RejectReason, Result, TrainerError};
 pub use openai::{ApiKey, OPENAI_BASE_URL, OpenAiSettings, OpenAiSettingsError, OpenAiTrainer};
 pub use registry::{AnyTrainer, PROVIDERS, Trainers};
 pub use types::{
-    ChatMessage, Checkpoint, Completion, CompletionRequest, FileId, Hyperparameters, JobStatus, Method,
-    ProviderFailure, ProviderJob, TrainingEvent, TrainingFile, TrainingMetrics, TrainingRequest,
+    ChatMessage, Checkpoint, Completion, CompletionRequest, FileId, Hyperparameters, JobStatus, LineFault,
+    Method, ProviderFailure, ProviderJob, TrainingEvent, TrainingFile, TrainingMetrics, TrainingRequest,
 };
 
 /// A provider of fine-tuning. Launching a job and following it are separate calls, so that a worker can

@@ -51,6 +51,15 @@ impl fmt::Display for FileId {
     }
 }
 
+/// Something in a line of training data that the provider would refuse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineFault {
+    /// The field, as a JSON pointer; empty for the line itself.
+    pub field: String,
+    /// What is wrong, to be read after the field.
+    pub message: String,
+}
+
 /// How a model learns from examples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

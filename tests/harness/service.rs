@@ -16,6 +16,7 @@ use tuneloop::clock::Clock;
 use tuneloop::config::Secret;
 use tuneloop::dataset::{DatasetStore, Sources};
 use tuneloop::jobs::{self, WorkerSettings};
+use tuneloop::preflight::PriceTable;
 use tuneloop::service::{Service, ServiceError};
 use tuneloop::simulator::{Settings, Simulator};
 use tuneloop::standard_webhooks::WebhookSecret;
@@ -27,6 +28,10 @@ use super::database::{TestDatabase, fresh_database};
 
 /// Bounds every wait: a machine that is busy with other things must not fail a test.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What the provider charges: a token costs a dollar, so that the small datasets of tests cost something.
+const PRICES: &str =
+    r#"{"currency": "USD", "models": {"gpt-4o-2024-08-06": {"training_per_million_tokens": 1000000}}}"#;
 
 /// What the provider signs its notices with.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_dHVuZWxvb3AncyB0ZXN0cw==";
@@ -82,6 +87,7 @@ impl TestService {
             metrics: Metrics::new().expect("makes the metrics"),
             datasets: DatasetStore::local(datasets.path()).expect("opens the store"),
             trainers: Trainers::new().with_openai(openai),
+            prices: PriceTable::parse(PRICES).expect("is a price table"),
             webhook_secret: Some(WebhookSecret::new(WEBHOOK_SECRET).expect("is a secret")),
             roles: "api,worker,scheduler".parse().expect("names roles"),
             worker: WorkerSettings {

@@ -16,6 +16,7 @@ mod outcomes;
 mod overtaken;
 mod pipelines;
 mod places;
+mod preflight;
 mod real_posts;
 mod rollback;
 mod schedule;

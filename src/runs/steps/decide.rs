@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
 
 use super::super::machine::StepContext;
-use super::super::transition::{Outcome, Transition};
+use super::super::transition::Transition;
 use super::super::{Request, RunStatus, Step};
 use super::{broken, seconds, until};
 use crate::audit::{self, Actor, AuditEvent, By};
@@ -15,6 +15,9 @@ use crate::halt;
 use crate::jobs::JobError;
 use crate::models::VersionStatus;
 use crate::traffic::{self, TestArms};
+
+/// The code of a run whose test asks for a person.
+const WAITING: &str = "waiting_approval";
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let id = context.run.experiment_id.ok_or_else(|| broken("its experiment"))?;
@@ -80,14 +83,7 @@ async fn ask(
     end_test(context, &mut tx, experiment, VersionStatus::Candidate, &decision.reason).await?;
     let after = seconds(context.config.experiment.approval_seconds);
     let reason = format!("waiting for approval or rejection. {}", decision.reason);
-    Ok(waiting(tx, after, reason))
-}
-
-fn waiting(tx: Transaction<'static, Postgres>, after: std::time::Duration, reason: String) -> Transition {
-    let note = reason.clone();
-    let outcome =
-        Outcome::Wait { after, status: RunStatus::WaitingApproval, code: "waiting_approval", reason };
-    Transition { tx, outcome, note, data: json!({}) }
+    Ok(Transition::ask(tx, after, WAITING, reason))
 }
 
 async fn await_approval(
@@ -115,7 +111,7 @@ async fn await_approval(
         }
         _ => {
             let reason = run.reason.clone().unwrap_or_else(|| decision.record.decision.reason.clone());
-            Ok(waiting(tx, until(context.now, expires_at), reason))
+            Ok(Transition::ask(tx, until(context.now, expires_at), WAITING, reason))
         }
     }
 }

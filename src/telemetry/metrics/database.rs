@@ -17,6 +17,8 @@ pub(super) struct DatabaseGauges {
     runs: IntGaugeVec,
     jobs: IntGaugeVec,
     oldest_job: GaugeVec,
+    cost: GaugeVec,
+    trained_tokens: IntGaugeVec,
     /// Held while the gauges change and while they are read, so that no scrape sees half of them.
     steady: Arc<Mutex<()>>,
 }
@@ -27,6 +29,8 @@ struct Holdings {
     runs: Vec<(String, String, i64)>,
     /// Kind, state, count, and the seconds since the oldest due job became due.
     jobs: Vec<(String, String, i64, f64)>,
+    /// Pipeline, currency (empty without a price), cost, billed tokens: since the beginning.
+    costs: Vec<(String, String, f64, i64)>,
 }
 
 impl DatabaseGauges {
@@ -38,7 +42,15 @@ impl DatabaseGauges {
             "tuneloop_job_oldest_age_seconds",
             "How long the oldest job that is due waits for a worker; 0 when none waits.",
         );
+        let cost = Opts::new(
+            "tuneloop_training_cost",
+            "What all trainings of a pipeline have cost, as far as the provider has told the billed tokens.",
+        );
+        let tokens =
+            Opts::new("tuneloop_trained_tokens", "Tokens that all trainings of a pipeline were billed for.");
         Ok(Self {
+            cost: register(registry, GaugeVec::new(cost, &["pipeline", "currency"])?)?,
+            trained_tokens: register(registry, IntGaugeVec::new(tokens, &["pipeline"])?)?,
             up: register(registry, up)?,
             runs: register(registry, IntGaugeVec::new(runs, &["pipeline", "status"])?)?,
             jobs: register(registry, IntGaugeVec::new(jobs, &["kind", "state"])?)?,
@@ -72,10 +84,18 @@ impl DatabaseGauges {
         self.runs.reset();
         self.jobs.reset();
         self.oldest_job.reset();
+        self.cost.reset();
+        self.trained_tokens.reset();
         self.up.set(if holdings.is_some() { 1.0 } else { 0.0 });
         let Some(holdings) = holdings else { return };
         for (pipeline, status, count) in &holdings.runs {
             self.runs.with_label_values(&[pipeline, status]).set(*count);
+        }
+        for (pipeline, currency, cost, tokens) in &holdings.costs {
+            if !currency.is_empty() {
+                self.cost.with_label_values(&[pipeline, currency]).set(*cost);
+            }
+            self.trained_tokens.with_label_values(&[pipeline]).add(*tokens);
         }
         for (kind, state, count, age) in &holdings.jobs {
             self.jobs.with_label_values(&[kind, state]).set(*count);
@@ -111,7 +131,16 @@ async fn read(pool: &PgPool) -> Result<Holdings, sqlx::Error> {
     )
     .fetch_all(pool)
     .await?;
+    let costs = sqlx::query!(
+        r#"SELECT r.pipeline AS "pipeline!", coalesce(t.currency, '') AS "currency!",
+                  coalesce(sum(t.cost), 0)::double precision AS "cost!",
+                  coalesce(sum(t.trained_tokens), 0)::bigint AS "tokens!"
+             FROM trainings t JOIN runs r ON r.id = t.run_id GROUP BY 1, 2"#
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(Holdings {
+        costs: costs.into_iter().map(|row| (row.pipeline, row.currency, row.cost, row.tokens)).collect(),
         runs: runs.into_iter().map(|row| (row.pipeline, row.status, row.count)).collect(),
         jobs: jobs.into_iter().map(|row| (row.kind, row.state, row.count, row.age)).collect(),
     })

@@ -7,6 +7,7 @@
 mod errors;
 mod http;
 mod pages;
+pub(super) mod rules;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,127 @@
+//! May a run go on and cost what it is expected to cost?
+
+use sqlx::PgConnection;
+
+use super::report::ExpectedCost;
+use crate::pipelines::config::{BudgetSettings, OverBudget};
+
+/// What the budget says of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// It may go on.
+    Open,
+    /// A person decides; a code and a sentence.
+    Ask(&'static str, String),
+    /// It is skipped; why.
+    Skip(String),
+}
+
+/// What the trainings of a pipeline have cost in this calendar month (UTC), in one currency: the actual cost where the provider has
+/// told the billed tokens, else the expected cost of what was begun or is about to be. The caller holds the pipeline's lock, so
+/// that two runs cannot both have what is left.
+pub async fn spending(conn: &mut PgConnection, pipeline: &str, currency: &str) -> sqlx::Result<f64> {
+    let spent = sqlx::query_scalar!(
+        r#"SELECT coalesce(sum(coalesce(t.cost, t.expected_cost)), 0)::double precision AS "spent!"
+             FROM trainings t JOIN runs r ON r.id = t.run_id
+            WHERE r.pipeline = $1 AND t.currency = $2
+              AND t.created_at >= date_trunc('month', now(), 'UTC')
+              AND (t.creates > 0 OR r.finished_at IS NULL)"#,
+        pipeline,
+        currency,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(spent)
+}
+
+/// Sums the month up where it is needed, and judges.
+#[must_use]
+pub fn gate(budget: &BudgetSettings, cost: &ExpectedCost, spent: f64) -> Gate {
+    let over = over(budget, cost, spent);
+    match (over, budget.over_budget) {
+        (Some(reason), OverBudget::Skip) => Gate::Skip(reason),
+        (Some(reason), OverBudget::WaitForApproval) => Gate::Ask("budget_exceeded", reason),
+        (None, _) if budget.require_approval => Gate::Ask(
+            "approval_required",
+            format!("the pipeline's budget asks for approval; {}", words(cost)),
+        ),
+        (None, _) => Gate::Open,
+    }
+}
+
+/// Why the run is over a budget, if it is.
+fn over(budget: &BudgetSettings, cost: &ExpectedCost, spent: f64) -> Option<String> {
+    let limits = [budget.per_run, budget.per_month];
+    let (amount, currency) = match cost {
+        ExpectedCost::Estimate { amount, currency, .. } => (*amount, currency),
+        ExpectedCost::Unknown { reason } => {
+            let limited = limits.iter().any(Option::is_some);
+            return limited
+                .then(|| format!("what the run costs is not known, so no budget allows it: {reason}"));
+        }
+    };
+    if let Some(limit) = budget.per_run.filter(|limit| amount > *limit) {
+        return Some(format!(
+            "the run would cost {amount:.2} {currency}, and budget.per_run allows {limit:.2}"
+        ));
+    }
+    let limit = budget.per_month.filter(|limit| spent + amount > *limit)?;
+    Some(format!(
+        "the run would cost {amount:.2} {currency} after {spent:.2} in this month, and budget.per_month allows {limit:.2}"
+    ))
+}
+
+fn words(cost: &ExpectedCost) -> String {
+    match cost {
+        ExpectedCost::Estimate { amount, currency, .. } => {
+            format!("the run is expected to cost {amount:.2} {currency}")
+        }
+        ExpectedCost::Unknown { reason } => format!("what the run costs is not known: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estimate(amount: f64) -> ExpectedCost {
+        ExpectedCost::Estimate { amount, currency: "USD".into(), price_per_million_tokens: 1.0 }
+    }
+
+    fn budget(per_run: Option<f64>, per_month: Option<f64>) -> BudgetSettings {
+        BudgetSettings { per_run, per_month, ..BudgetSettings::default() }
+    }
+
+    #[test]
+    fn a_run_within_its_budgets_goes_on() {
+        assert_eq!(gate(&budget(None, None), &estimate(1e9), 1e9), Gate::Open);
+        assert_eq!(
+            gate(&budget(Some(5.0), Some(10.0)), &estimate(5.0), 5.0),
+            Gate::Open,
+            "the limit itself is allowed"
+        );
+    }
+
+    #[test]
+    fn a_run_over_either_budget_waits_or_is_skipped() {
+        for limited in [budget(Some(4.99), None), budget(None, Some(9.99))] {
+            assert!(matches!(gate(&limited, &estimate(5.0), 5.0), Gate::Ask("budget_exceeded", _)));
+            let skipping = BudgetSettings { over_budget: OverBudget::Skip, ..limited };
+            assert!(matches!(gate(&skipping, &estimate(5.0), 5.0), Gate::Skip(_)));
+        }
+    }
+
+    #[test]
+    fn an_unknown_cost_is_over_every_budget_and_over_none_where_there_is_none() {
+        let unknown = ExpectedCost::Unknown { reason: "no price".into() };
+        assert_eq!(gate(&budget(None, None), &unknown, 0.0), Gate::Open);
+        assert!(matches!(gate(&budget(Some(1e9), None), &unknown, 0.0), Gate::Ask("budget_exceeded", _)));
+        assert!(matches!(gate(&budget(None, Some(1e9)), &unknown, 0.0), Gate::Ask("budget_exceeded", _)));
+    }
+
+    #[test]
+    fn approval_can_be_asked_for_always() {
+        let asking = BudgetSettings { require_approval: true, ..budget(None, None) };
+        assert!(matches!(gate(&asking, &estimate(0.0), 0.0), Gate::Ask("approval_required", _)));
+    }
+}
