@@ -40,6 +40,16 @@ pub struct ProviderArgs {
     #[arg(long, env = "OPENAI_BASE_URL", value_name = "URL", default_value = OPENAI_BASE_URL, value_parser = values::base_url)]
     pub openai_base_url: String,
 
+    /// How long a call of the provider may take, in seconds; uploads have ten times as long
+    #[arg(
+        long = "openai-timeout-seconds",
+        env = "OPENAI_TIMEOUT_SECONDS",
+        value_name = "SECONDS",
+        default_value = "60",
+        value_parser = values::seconds(1..=600),
+    )]
+    pub openai_timeout: Duration,
+
     /// Signing secret of the provider's webhook, `whsec_…`; without it `/v1/webhooks/openai` takes no notices
     #[arg(long, env = "OPENAI_WEBHOOK_SECRET", value_name = "SECRET", hide_env_values = true, value_parser = values::webhook_secret)]
     pub openai_webhook_secret: Option<WebhookSecret>,

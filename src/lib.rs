@@ -18,6 +18,7 @@ mod halt;
 mod housekeeping;
 pub mod jobs;
 pub mod models;
+pub mod outbound;
 pub mod pipelines;
 pub mod preflight;
 pub mod runs;

@@ -49,7 +49,7 @@ struct EventData {
     ),
     responses(
         (status = 204, description = "Accepted."),
-        (status = 401, description = "The signature or the time is not right.", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "The signature or the time is not right.", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "No secret is configured.", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
@@ -71,7 +71,8 @@ async fn receive_openai_webhook(
     };
     if let Err(refused) = secret.verify(notice, state.clock.now()) {
         state.metrics.webhook_received(PROVIDER, "refused");
-        return Err(Problem::unauthorized("Standard-Webhooks", refused));
+        let title = "The notice is not signed as it should be";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "webhook-not-signed", title).detail(refused));
     }
     let what = take(&state, notice).await?;
     state.metrics.webhook_received(PROVIDER, what);

@@ -38,7 +38,7 @@ enum Command {
     Serve(Box<serve::Serve>),
     Migrate(migrate::Migrate),
     Keys(keys::Keys),
-    Simulate(simulate::Simulate),
+    Simulate(Box<simulate::Simulate>),
     /// Print the OpenAPI document of the API
     #[command(name = "openapi")]
     OpenApi,

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::{ProviderArgs, ServeArgs};
 use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
+use crate::outbound::CircuitBreaker;
 use crate::preflight::PriceTable;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
@@ -45,12 +46,13 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
     let pool = pool?;
     let clock = Clock::system();
     pipelines::seed(&pool, &clock, &settings.seed).await?;
+    let metrics = Metrics::new()?;
     let service = Service {
         db: pool.clone(),
         sources: Sources::new(pool.clone()),
-        trainers: trainers(&settings.provider, &clock)?,
+        trainers: trainers(&settings.provider, &clock, &metrics)?,
         datasets: DatasetStore::open(&settings.dataset_store, std::env::vars_os())?,
-        metrics: Metrics::new()?,
+        metrics,
         prices: prices(settings)?,
         webhook_secret: settings.provider.openai_webhook_secret.clone(),
         roles: settings.roles,
@@ -77,9 +79,15 @@ fn prices(settings: &ServeArgs) -> Result<PriceTable, Failure> {
 }
 
 /// The providers that there are keys for.
-fn trainers(settings: &ProviderArgs, clock: &Clock) -> Result<Trainers, Failure> {
+fn trainers(settings: &ProviderArgs, clock: &Clock, metrics: &Metrics) -> Result<Trainers, Failure> {
     let Some(key) = &settings.openai_api_key else { return Ok(Trainers::new()) };
-    let openai = OpenAiSettings::new(settings.openai_base_url.clone(), ApiKey::new(key.expose()));
+    let breaker = CircuitBreaker::new("openai", clock.clone()).with_gauge(metrics.circuit_breaker("openai"));
+    let openai = OpenAiSettings {
+        total_timeout: settings.openai_timeout,
+        upload_timeout: settings.openai_timeout * 10,
+        breaker: Some(breaker),
+        ..OpenAiSettings::new(settings.openai_base_url.clone(), ApiKey::new(key.expose()))
+    };
     let openai = OpenAiTrainer::new(&openai, clock).map_err(|error| Failure::Settings(error.to_string()))?;
     Ok(Trainers::new().with_openai(openai))
 }

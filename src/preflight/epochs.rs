@@ -34,7 +34,7 @@ impl Epochs {
 
 fn expected(examples: u64) -> u64 {
     if examples * TARGET < FEWEST_EXAMPLES {
-        FEWEST_EXAMPLES.div_ceil(examples).min(MOST)
+        (FEWEST_EXAMPLES / examples).min(MOST)
     } else if examples * TARGET > MOST_EXAMPLES {
         (MOST_EXAMPLES / examples).max(1)
     } else {
@@ -52,7 +52,7 @@ mod tests {
             (1, 25),
             (4, 25),
             (10, 10),
-            (33, 4),
+            (33, 3),
             (34, 3),
             (8_333, 3),
             (8_334, 2),

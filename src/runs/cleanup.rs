@@ -65,7 +65,8 @@ async fn clean(services: &Services, lease: &Lease) -> Result<Done, JobError> {
     for training in &all {
         let trainer = services.trainers.get(&training.provider)?;
         cancel_others(services, lease, training, trainer).await?;
-        unanswered |= training.creates > 1 || training.create_sent_at.is_some();
+        // More calls than jobs that are known: one may still turn up.
+        unanswered |= training.creates > i32::from(training.provider_job_id.is_some());
     }
     if config.training.delete_files {
         delete_files(services, lease, &run, &all).await?;

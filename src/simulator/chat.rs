@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::errors::ApiError;
 use super::request::JsonBody;
 use super::validate::tokens;
-use super::{Simulator, ids, models, text};
+use super::{Simulator, ids, judge, models, text};
 
 const FINGERPRINT: &str = "fp_simulator";
 
@@ -32,6 +32,8 @@ pub(super) struct CreateCompletion {
     stream: Option<bool>,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
+    #[serde(default)]
+    response_format: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,7 +121,10 @@ impl CreateCompletion {
         let limit = self.limit().map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let choices: Vec<Choice> = (0..self.n.unwrap_or(1))
             .map(|index| {
-                let text = text::write(&self.model, &prompt, index);
+                let text = match self.response_format["type"].as_str() {
+                    Some("json_object") => judge::reply(texts.last().map_or("", String::as_str)),
+                    _ => text::write(&self.model, &prompt, index),
+                };
                 let mut words: Vec<String> = text.split_inclusive(' ').map(str::to_owned).collect();
                 let finish_reason = if words.len() > limit { "length" } else { "stop" };
                 words.truncate(limit);

@@ -1,6 +1,7 @@
 //! The request that creates a job: its shape, its limits, and the job that it becomes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
@@ -72,13 +73,14 @@ impl CreateJob {
             (Ok(summary), Ok(())) => {
                 let resolved = hyperparameters.resolve(method, summary.examples);
                 let plan = Plan { resolved, trained_tokens: summary.tokens * resolved.n_epochs };
-                match store.next_failures.pop_front() {
+                match store.next_failures.pop_front().or_else(|| store.dealer.failure()) {
                     Some(error) => (Some(plan), Some(error), (BROKEN, JobStatus::Failed)),
                     None => (Some(plan), None, (DONE, JobStatus::Succeeded)),
                 }
             }
         };
 
+        let faults = store.dealer.jobs();
         let suffix = self.suffix.unwrap_or_default();
         let prefix = format!("ft:{}:tuneloop:{suffix}:", base.root);
         Ok(Job {
@@ -89,10 +91,13 @@ impl CreateJob {
             metadata: self.metadata,
             seed: self.seed.unwrap_or_else(|| i64::from(u32::from_be_bytes(clock.bytes()) >> 1)),
             method,
+            integrations: self.integrations.unwrap_or_default(),
             hyperparameters,
             plan,
             failure,
-            timeline: Timeline::new(now, work, end),
+            timeline: Timeline::new(now, slowed(work, faults.slowness), end),
+            unusual_statuses: faults.unusual_statuses,
+            without_metrics: faults.without_metrics,
             tuned_model: ids::random::<8>(&prefix, clock),
             result_file: ids::random::<22>("file-", clock),
             settled: false,
@@ -130,8 +135,8 @@ impl CreateJob {
             let message = "Invalid 'seed': expected a whole number from 0 to 2147483647.";
             return Err(ApiError::bad(message).param("seed"));
         }
-        if self.integrations.as_ref().is_some_and(|list| !list.is_empty()) {
-            let message = "Invalid 'integrations': the simulator has none.";
+        if self.integrations.iter().flatten().any(|integration| !integration["type"].is_string()) {
+            let message = "Invalid 'integrations': expected objects with a type.";
             return Err(ApiError::bad(message).param("integrations"));
         }
         let metadata = self.metadata.iter().flatten();
@@ -152,6 +157,13 @@ impl CreateJob {
         }
         Ok(())
     }
+}
+
+fn slowed(work: TimeDelta, times: f64) -> TimeDelta {
+    let slowed =
+        work.to_std().ok().and_then(|work| Duration::try_from_secs_f64(work.as_secs_f64() * times).ok());
+    let longest = TimeDelta::days(365);
+    slowed.and_then(|slowed| TimeDelta::from_std(slowed).ok()).unwrap_or(longest).min(longest)
 }
 
 fn is_suffix_letter(letter: char) -> bool {

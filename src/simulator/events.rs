@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::ids;
 use super::job::Job;
-use super::metrics::Metrics;
 use super::timeline::{BROKEN, DONE, JobStatus, STARTED, VALIDATED};
 
 /// About so many steps of a job are reported.
@@ -35,7 +34,7 @@ pub(super) struct Checkpoint {
     #[serde(rename = "fine_tuned_model_checkpoint")]
     pub(super) model: String,
     step_number: u64,
-    metrics: Metrics,
+    metrics: Value,
     fine_tuning_job_id: String,
 }
 
@@ -111,7 +110,7 @@ impl Log<'_> {
                 metrics.valid_loss.map(|loss| format!(", validation loss={loss:.2}")).unwrap_or_default();
             let message =
                 format!("Step {step}/{}: training loss={:.2}{validation}", curve.steps, metrics.train_loss);
-            let mut data = json!(metrics);
+            let mut data = if self.job.without_metrics { json!({}) } else { json!(metrics) };
             data["total_steps"] = json!(curve.steps);
             self.add(self.job.timeline.reaches(share), &format!("step {step}"), "info", message, data);
         }
@@ -173,7 +172,7 @@ pub(super) fn checkpoints(job: &Job, now: DateTime<Utc>) -> Vec<Checkpoint> {
             created_at: job.timeline.reaches(share).unwrap_or(now).timestamp(),
             model,
             step_number: step,
-            metrics: curve.at(step),
+            metrics: if job.without_metrics { json!({"step": step}) } else { json!(curve.at(step)) },
             fine_tuning_job_id: job.id.clone(),
         }
     };

@@ -101,10 +101,14 @@ pub(super) async fn list(
     State(simulator): State<Simulator>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let (store, _) = simulator.open();
+    let (store, now) = simulator.open();
     let purpose = params.get("purpose");
-    let mut files: Vec<&StoredFile> =
-        store.files.iter().filter(|file| purpose.is_none_or(|purpose| file.purpose == purpose)).collect();
+    let mut files: Vec<&StoredFile> = store
+        .files
+        .iter()
+        .filter(|file| store.dealer.shows(file.created_at, now))
+        .filter(|file| purpose.is_none_or(|purpose| file.purpose == purpose))
+        .collect();
     match params.get("order") {
         Some("asc") => {}
         None | Some("desc") => files.reverse(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::method::{Hyperparameters, MethodKind, Resolved};
@@ -14,13 +14,15 @@ use super::timeline::{JobStatus, Timeline, VALIDATED};
 pub(super) const ORGANIZATION: &str = "org-tuneloop";
 
 /// Why a job failed: the `error` of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JobError {
     /// What programs compare, such as `invalid_training_file`.
     pub code: String,
     /// What people read.
     pub message: String,
     /// The parameter at fault, usually `training_file`.
+    #[serde(default)]
     pub param: Option<String>,
 }
 
@@ -42,6 +44,12 @@ pub(super) struct Job {
     /// The error it ends with, if it fails.
     pub(super) failure: Option<JobError>,
     pub(super) timeline: Timeline,
+    /// What is to be told of outside services, as asked for.
+    pub(super) integrations: Vec<Value>,
+    /// Whether it shows statuses that the specification does not have.
+    pub(super) unusual_statuses: bool,
+    /// Whether it reports without numbers.
+    pub(super) without_metrics: bool,
     /// The name of the model that comes out of it.
     pub(super) tuned_model: String,
     /// The file with its metrics.
@@ -87,12 +95,25 @@ impl Job {
         self.timeline.status(now)
     }
 
+    /// The status as it is told: a job with unusual ones is pausing, paused and resuming in the middle of its training.
+    fn shown_status(&self, now: DateTime<Utc>) -> Value {
+        let status = self.status(now);
+        let unusual = [(0.7, "resuming"), (0.6, "paused"), (0.5, "pausing")];
+        let past = |share| self.timeline.reaches(share).is_some_and(|at| at <= now);
+        let word = unusual.into_iter().find(|(share, _)| past(*share)).map(|(_, word)| word);
+        match word.filter(|_| self.unusual_statuses && status == JobStatus::Running && !past(0.8)) {
+            Some(word) => word.into(),
+            None => json!(status),
+        }
+    }
+
     /// The curves of its metrics; `None` where nothing is trained.
     pub(super) fn curve(&self) -> Option<Curve> {
         self.plan.map(|plan| Curve {
             seed: self.seed,
             steps: plan.resolved.steps(),
             validated: self.validation_file.is_some(),
+            penalty: plan.resolved.penalty(),
         })
     }
 
@@ -137,14 +158,14 @@ impl Job {
                 MethodKind::Supervised => json!(hyperparameters),
                 MethodKind::Dpo => json!({}),
             },
-            "integrations": [],
+            "integrations": self.integrations,
             "metadata": self.metadata,
             "method": hyperparameters.method_json(self.method),
             "model": self.model,
             "organization_id": ORGANIZATION,
             "result_files": if succeeded { vec![&self.result_file] } else { Vec::new() },
             "seed": self.seed,
-            "status": status,
+            "status": self.shown_status(now),
             "trained_tokens": plan.filter(|_| succeeded).map(|plan| plan.trained_tokens),
             "training_file": self.training_file,
             "validation_file": self.validation_file,

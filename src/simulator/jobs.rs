@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -23,6 +24,10 @@ pub(super) async fn create(
 ) -> Answer {
     let (mut store, now) = simulator.open();
     store.creates.jobs += 1;
+    if !store.dealer.jobs().training_available {
+        let message = "Fine-tuning is not available for this organization.";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, message).code("training_not_available"));
+    }
     let JsonBody(request) = body?;
     let job = request.into_job(&mut store, simulator.training_time(), simulator.clock(), now)?;
     let answer = job.json(now);
@@ -35,6 +40,9 @@ pub(super) async fn list(State(simulator): State<Simulator>, params: Params) -> 
     let (store, now) = simulator.open();
     let without_metadata = params.get("metadata") == Some("null");
     let selected = |job: &&Job| {
+        if !store.dealer.shows(job.timeline.created_at(), now) {
+            return false;
+        }
         let metadata = job.metadata.as_ref().filter(|metadata| !metadata.is_empty());
         let has = |(key, value): (&str, &str)| {
             metadata.and_then(|metadata| metadata.get(key)).is_some_and(|found| found == value)

@@ -29,6 +29,8 @@ pub(super) struct Curve {
     pub(super) steps: u64,
     /// Whether there is a validation file.
     pub(super) validated: bool,
+    /// How much the validation loss is above that of the best hyperparameters.
+    pub(super) penalty: f64,
 }
 
 impl Curve {
@@ -44,7 +46,7 @@ impl Curve {
             step,
             train_loss: loss("loss", FLOOR),
             train_mean_token_accuracy: accuracy("accuracy", 0.82),
-            valid_loss: self.validated.then(|| loss("valid loss", FLOOR + 0.1)),
+            valid_loss: self.validated.then(|| loss("valid loss", FLOOR + 0.1 + self.penalty)),
             valid_mean_token_accuracy: self.validated.then(|| accuracy("valid accuracy", 0.79)),
         }
     }
@@ -78,7 +80,7 @@ mod tests {
     #[test]
     fn the_loss_falls_and_the_accuracy_rises() {
         for seed in 0..50 {
-            let curve = Curve { seed, steps: 300, validated: true };
+            let curve = Curve { seed, steps: 300, validated: true, penalty: 0.0 };
             let (first, middle, last) = (curve.at(1), curve.at(100), curve.at(300));
             assert!(first.train_loss > middle.train_loss && middle.train_loss > last.train_loss, "{seed}");
             assert!(first.valid_loss > last.valid_loss, "{seed}");
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_curve() {
-        let curve = |seed| Curve { seed, steps: 10, validated: false }.csv();
+        let curve = |seed| Curve { seed, steps: 10, validated: false, penalty: 0.0 }.csv();
         assert_eq!(curve(1), curve(1));
         assert_ne!(curve(1), curve(2));
         assert_eq!(curve(1).lines().count(), 11);

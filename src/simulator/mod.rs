@@ -4,16 +4,19 @@
 //! Nothing is trained. Everything is kept in memory and nothing runs in the background: what a job has come
 //! to follows from its creation and the [`Clock`] alone, so that a test that moves a fixed clock moves the
 //! jobs. Answers conform to OpenAI's published specification; error messages follow those of the real service.
+//! A [`FaultPlan`] makes calls fail on their way and jobs misbehave.
 
 mod auth;
 mod chat;
 mod create;
 mod errors;
 mod events;
+mod faults;
 mod files;
 mod ids;
 mod job;
 mod jobs;
+mod judge;
 mod method;
 mod metrics;
 mod models;
@@ -37,6 +40,7 @@ use axum::routing::{get, post};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::net::TcpListener;
 
+pub use self::faults::{Fault, FaultPlan, FaultRates, JobFaults, Route, Script};
 pub use self::job::{JobError, JobSummary};
 pub use self::settings::Settings;
 pub use self::store::{CreateCounts, FileSummary};
@@ -63,7 +67,9 @@ impl Simulator {
     /// A provider without files and jobs.
     #[must_use]
     pub fn new(settings: Settings, clock: Clock) -> Self {
-        Self(Arc::new(Shared { settings, clock, store: Mutex::default() }))
+        let mut store = Store::default();
+        store.dealer.start(settings.faults.clone());
+        Self(Arc::new(Shared { settings, clock, store: Mutex::new(store) }))
     }
 
     /// The endpoints, under `/v1`.
@@ -87,6 +93,9 @@ impl Simulator {
             .method_not_allowed_fallback(errors::wrong_method)
             .layer(DefaultBodyLimit::max(LARGEST_BODY))
             .layer(middleware::from_fn_with_state(self.clone(), auth::guard))
+            .layer(middleware::from_fn_with_state(self.clone(), faults::deal))
+            .route("/simulator/faults", get(faults::read).put(faults::replace).delete(faults::clear))
+            .route("/simulator/counts", get(faults::counts))
             .with_state(self.clone())
     }
 
@@ -104,6 +113,11 @@ impl Simulator {
     pub fn fail_next_job(&self, code: impl Into<String>, message: impl Into<String>) {
         let error = JobError { code: code.into(), message: message.into(), param: None };
         self.open().0.next_failures.push_back(error);
+    }
+
+    /// Starts a plan of faults; what was asked and counted before stays.
+    pub fn set_faults(&self, plan: FaultPlan) {
+        self.open().0.dealer.start(plan);
     }
 
     /// All jobs, oldest first, as they are now.

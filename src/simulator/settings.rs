@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::faults::FaultPlan;
+
 /// The longest training time, so that the end of a job is always a date.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 
 /// How the simulator behaves.
-#[derive(Clone, PartialEq, Eq, clap::Args)]
+#[derive(Clone, PartialEq, clap::Args)]
 pub struct Settings {
     /// Seconds that are added to each answer
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
@@ -20,11 +22,20 @@ pub struct Settings {
     /// The one API key that is accepted; without it any key is, and none
     #[arg(long, value_name = "KEY")]
     pub api_key: Option<String>,
+
+    /// File with a plan of faults, JSON; without it everything goes well. `/simulator/faults` shows and changes it
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true, value_parser = fault_plan)]
+    pub faults: FaultPlan,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { latency: Duration::ZERO, training_time: Duration::from_secs(3), api_key: None }
+        Self {
+            latency: Duration::ZERO,
+            training_time: Duration::from_secs(3),
+            api_key: None,
+            faults: FaultPlan::default(),
+        }
     }
 }
 
@@ -32,10 +43,19 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("latency", &self.latency)
+            .field("faults", &self.faults)
             .field("training_time", &self.training_time)
             .field("api_key", &self.api_key.as_ref().map(|_| "set"))
             .finish()
     }
+}
+
+fn fault_plan(file: &str) -> Result<FaultPlan, String> {
+    if file.is_empty() {
+        return Ok(FaultPlan::default());
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| format!("a file that can be read ({error})"))?;
+    FaultPlan::parse(&text)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

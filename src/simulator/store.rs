@@ -6,13 +6,14 @@ use axum::body::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use super::faults::Dealer;
 use super::job::{Job, JobError};
 use super::metrics::Curve;
 use super::models::TunedModel;
 use super::timeline::JobStatus;
 
 /// How often things were asked for, whether granted or refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct CreateCounts {
     /// Uploads.
     pub files: u64,
@@ -84,6 +85,8 @@ pub(super) struct Store {
     /// The errors of the next jobs that would have succeeded.
     pub(super) next_failures: VecDeque<JobError>,
     pub(super) creates: CreateCounts,
+    /// Who deals faults.
+    pub(super) dealer: Dealer,
 }
 
 impl Store {

@@ -38,6 +38,14 @@ pub(super) fn write(model: &str, prompt: &str, choice: u64) -> String {
     format!("{opening} {} {}", capitalized(pick("middle", &MIDDLES)), pick("closing", &CLOSINGS))
 }
 
+/// Whether a text opens as those of tuned models do.
+pub(super) fn is_tuned(text: &str) -> bool {
+    TUNED_OPENINGS.iter().any(|opening| {
+        let (before, after) = opening.split_once("{}").unwrap_or((opening, ""));
+        text.starts_with(before) && text.contains(after)
+    })
+}
+
 /// The two longest words of the prompt, in the prompt's order.
 fn subject(prompt: &str) -> String {
     let mut words: Vec<(usize, &str)> = Vec::new();

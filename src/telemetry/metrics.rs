@@ -5,7 +5,8 @@ mod database;
 use std::time::Duration;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder,
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TEXT_FORMAT,
+    TextEncoder,
 };
 use sqlx::PgPool;
 
@@ -27,6 +28,7 @@ pub struct Metrics {
     runs_finished: IntCounterVec,
     duplicate_trainings: IntCounterVec,
     webhooks: IntCounterVec,
+    breakers: IntGaugeVec,
     database: DatabaseGauges,
 }
 
@@ -87,6 +89,16 @@ impl Metrics {
                 "Notices of providers, by what became of them: accepted, ignored, replayed or refused.",
                 &["provider", "outcome"],
             )?,
+            breakers: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "tuneloop_circuit_breaker_state",
+                        "Whether calls of an outside service pass: 0 closed, 1 half open (one call tries), 2 open (none).",
+                    ),
+                    &["service"],
+                )?,
+            )?,
             database: DatabaseGauges::new(&registry)?,
             registry,
         })
@@ -121,6 +133,12 @@ impl Metrics {
     /// A run reached its final `status`.
     pub fn run_finished(&self, pipeline: &str, status: &str, reason_code: Option<&str>) {
         self.runs_finished.with_label_values(&[pipeline, status, reason_code.unwrap_or_default()]).inc();
+    }
+
+    /// Where the state of a service's circuit breaker is shown.
+    #[must_use]
+    pub fn circuit_breaker(&self, service: &str) -> IntGauge {
+        self.breakers.with_label_values(&[service])
     }
 
     /// A provider's notice came in, with an outcome such as `accepted` or `refused`.

@@ -1,9 +1,11 @@
 //! What goes to a provider and what comes back, free of any provider's wire format.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::{fmt, io};
 
+use axum::body::Bytes;
 use chrono::{DateTime, Utc};
+use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -12,19 +14,23 @@ use uuid::Uuid;
 use super::RejectReason;
 
 /// A training file to send.
-#[derive(Clone, PartialEq, Eq)]
 pub struct TrainingFile {
-    /// Its name at the provider, by which it is found again: it carries the dataset's digest or the
-    /// `training_id`, and ends in `.jsonl`.
+    /// Its name at the provider, by which it is found again: it carries the `training_id` and the dataset's digest, and ends
+    /// in `.jsonl`.
     pub name: String,
-    /// JSONL, one example per line.
-    pub bytes: Vec<u8>,
+    /// How many bytes there are.
+    pub bytes: u64,
+    /// JSONL, one example per line, as it comes. An error in it ends the upload before its last byte.
+    pub content: BoxStream<'static, io::Result<Bytes>>,
 }
 
-/// Shows the size instead of the content, which is people's writing.
+/// Without the content, which is people's writing.
 impl fmt::Debug for TrainingFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TrainingFile").field("name", &self.name).field("bytes", &self.bytes.len()).finish()
+        f.debug_struct("TrainingFile")
+            .field("name", &self.name)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) async fn promoted_once(world: &World, id: Uuid, status: RunStatus, la
     assert_eq!(run.status, status, "{run:?}");
     assert_eq!(run.step, Step::Watch);
 
-    assert_eq!(world.provider.creates(), CreateCounts { files: 1, jobs: 1 });
+    assert_eq!(world.provider.creates(), CreateCounts { files: 2, jobs: 1 });
     let jobs = world.provider.jobs();
     let job = &jobs[0];
     assert_eq!((jobs.len(), job.status), (1, JobStatus::Succeeded));
@@ -25,6 +25,7 @@ pub(crate) async fn promoted_once(world: &World, id: Uuid, status: RunStatus, la
     assert_eq!(job.metadata["training_id"], training.id.to_string());
     assert_eq!(training.provider_job_id.as_ref(), Some(&job.id));
     assert_eq!(training.provider_file_id.as_ref(), Some(&job.training_file));
+    assert_eq!(training.validation_file_id, job.validation_file);
     assert_eq!(training.duplicates, 0);
 
     let count = async |query: &str| world.number(&format!("SELECT count(*) FROM {query}")).await;
@@ -34,6 +35,8 @@ pub(crate) async fn promoted_once(world: &World, id: Uuid, status: RunStatus, la
     assert_eq!(count("experiments").await, 1);
     assert_eq!(count("decisions WHERE verdict = 'promote'").await, 1);
     assert_eq!(count("decisions").await, 1);
+    // Three prompts put to two models; each answer is judged once.
+    assert_eq!(count("evaluation_answers WHERE score IS NOT NULL").await, 6);
     let kinds: Vec<String> =
         sqlx::query_scalar("SELECT kind FROM traffic_revisions WHERE pipeline = 'hook' ORDER BY revision")
             .fetch_all(&world.database.pool)
@@ -45,12 +48,12 @@ pub(crate) async fn promoted_once(world: &World, id: Uuid, status: RunStatus, la
         let of_step = format!("run_events WHERE kind = 'entered' AND step = '{step}'");
         assert_eq!(count(&of_step).await, 1, "{step} is entered once");
     }
-    assert_eq!(count("run_events WHERE kind = 'progress'").await, 8);
+    assert_eq!(count("run_events WHERE kind = 'progress'").await, 9);
     assert_eq!(count("run_events WHERE kind = 'finished'").await, 1);
-    assert_eq!(count("run_steps WHERE finished_at IS NOT NULL").await, 9);
+    assert_eq!(count("run_steps WHERE finished_at IS NOT NULL").await, 10);
     for (action, times) in [
         ("run.trigger", 1),
-        ("run.step", 8),
+        ("run.step", 9),
         ("run.finish", 1),
         ("model.register", 1),
         ("experiment.decide", 1),
@@ -62,11 +65,14 @@ pub(crate) async fn promoted_once(world: &World, id: Uuid, status: RunStatus, la
         assert_eq!(count(&of_action).await, times, "{action} is in the audit trail");
     }
     settled(world).await;
+    let left = world.provider.files().iter().filter(|file| file.purpose == "fine-tune").count();
+    assert_eq!(left, 0, "files at the provider that nobody needs");
 }
 
 /// Nothing is left to do, and the traffic is whole.
 pub(crate) async fn settled(world: &World) {
-    assert_eq!(world.number("SELECT count(*) FROM jobs WHERE state <> 'done'").await, 0, "unfinished jobs");
+    let unfinished = "SELECT count(*) FROM jobs WHERE state <> 'done'";
+    assert_eq!(world.number(unfinished).await, 0, "unfinished jobs");
     let split = "SELECT count(*) FROM (SELECT 1 FROM traffic_weights GROUP BY pipeline, revision
                  HAVING sum(weight) <> 10000) AS broken";
     assert_eq!(world.number(split).await, 0, "revisions whose weights are not 10000");

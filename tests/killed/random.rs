@@ -42,6 +42,6 @@ async fn a_run_whose_workers_are_killed_again_and_again_ends_as_it_would_have() 
 
 /// Who holds the run's job, and how often the run was moved.
 async fn state(world: &World) -> (Option<Uuid>, i64) {
-    let query = "SELECT j.lease_token, r.version FROM runs r JOIN jobs j ON j.subject = r.id::text";
+    let query = "SELECT j.lease_token, r.version FROM runs r JOIN jobs j ON j.subject = r.id::text AND j.kind = 'run'";
     sqlx::query_as(query).fetch_one(&world.database.pool).await.unwrap()
 }

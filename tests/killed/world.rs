@@ -165,7 +165,11 @@ impl World {
     }
 
     pub(crate) async fn ended(&self, id: Uuid) -> RunStatus {
-        self.run_where(id, "the run ends", |run| run.status.finished()).await.status
+        let run = self.run_where(id, "the run ends", |run| run.status.finished()).await;
+        // What is cleaned up after it belongs to it.
+        let left = "SELECT count(*) FROM jobs WHERE state IN ('ready', 'leased')";
+        self.until("its jobs end", async || self.number(left).await == 0).await;
+        run.status
     }
 
     pub(crate) async fn cancel(&self, id: Uuid) {
@@ -209,16 +213,21 @@ impl Drop for World {
 async fn seed(database: &TestDatabase, shape: Shape) {
     sqlx::query(
         "INSERT INTO posts (persona_id, original_input, hook, body, engagement_rate)
-         SELECT 'persona-' || n, 'About ' || n, 'Hook ' || n, 'Body ' || n, 0.1 FROM generate_series(1, 30) n",
+         SELECT 'persona-' || n, 'About ' || n, 'Hook ' || n, 'Body ' || n, 0.1 FROM generate_series(1, 60) n",
     )
     .execute(&database.pool)
     .await
     .unwrap();
     let config = json!({
         "serving_model": "gpt-4o",
-        "dataset": {"minimum_examples": 10},
+        // Enough is set aside for a file of its own.
+        "dataset": {"minimum_examples": 10, "split": {"validation_share": 0.4}},
         "training": {
             "base_model": "gpt-4o-2024-08-06", "poll_seconds": 0.1, "maximum_poll_seconds": 0.5, "settle_seconds": shape.settle_seconds,
+            "delete_files": true,
+        },
+        "evaluation": {
+            "smoke": {"prompts": 2}, "comparison": {"by": "judge", "model": "gpt-4o", "examples": 3},
         },
         "schedule": {"enabled": false},
         "experiment": {

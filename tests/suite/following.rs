@@ -141,8 +141,8 @@ async fn a_notice_of_the_provider_wakes_the_run_once_and_only_with_its_signature
     };
     tokio::time::timeout(Duration::from_mins(1), ended).await.expect("the job ends");
 
-    assert_eq!(notice(&service, "msg_1", 0, job, "whsec_b3RoZXI=").await, 401, "another secret");
-    assert_eq!(notice(&service, "msg_1", 301, job, WEBHOOK_SECRET).await, 401, "an old notice");
+    assert_eq!(notice(&service, "msg_1", 0, job, "whsec_b3RoZXI=").await, 400, "another secret");
+    assert_eq!(notice(&service, "msg_1", 301, job, WEBHOOK_SECRET).await, 400, "an old notice");
     assert_eq!(notice(&service, "msg_0", 0, "ftjob-unknown", WEBHOOK_SECRET).await, 204);
     assert_eq!(service.run(&id).await["step"], "train", "nobody has woken it");
     assert_eq!(notice(&service, "msg_1", 0, job, WEBHOOK_SECRET).await, 204);

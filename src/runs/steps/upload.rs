@@ -1,7 +1,10 @@
 //! Upload: the dataset goes to the provider, each of its files once.
 
+use std::io;
 use std::time::Duration;
 
+use axum::body::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use serde_json::json;
 
 use super::super::Step;
@@ -9,6 +12,7 @@ use super::super::machine::StepContext;
 use super::super::trainings::{self, Call, Training};
 use super::super::transition::Transition;
 use super::{once, training_of};
+use crate::dataset::DatasetError;
 use crate::halt;
 use crate::jobs::JobError;
 use crate::trainers::{AnyTrainer, FileId, Trainer, TrainingFile};
@@ -23,9 +27,9 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         _ => (Call::Upload, &training.dataset_digest, training.uploads),
     };
     let trainer = context.services.trainers.get(&training.provider)?;
-    let bytes = context.services.datasets.get(digest).await?;
-    let file = TrainingFile { name: training.file_name(call), bytes };
-    let size = file.bytes.len() as u64;
+    let (size, content) = context.services.datasets.stream(digest).await?;
+    let file =
+        TrainingFile { name: training.file_name(call), bytes: size, content: whole_or_broken(content) };
 
     // Also where the last upload was refused: an earlier one may have come through.
     if sent > 0
@@ -83,4 +87,50 @@ async fn adopt(
         return Ok(Transition::wait(tx, Duration::ZERO, "uploading", reason).with(data));
     }
     Ok(Transition::next(tx, Step::Train, note).with(data))
+}
+
+/// Holds each piece back until the next has come, or the end, which tells whether the bytes are those of the digest: of a
+/// dataset that was altered the last piece is never sent, so that the provider does not take it for a file.
+fn whole_or_broken(
+    content: BoxStream<'static, Result<Bytes, DatasetError>>,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let pieces = content.map(|piece| piece.map_err(io::Error::other));
+    stream::try_unfold((pieces, None), |(mut pieces, mut held)| async move {
+        loop {
+            let next = pieces.try_next().await?;
+            let ended = next.is_none();
+            match (std::mem::replace(&mut held, next), ended) {
+                (Some(piece), _) => return Ok(Some((piece, (pieces, held)))),
+                (None, false) => {}
+                (None, true) => return Ok(None),
+            }
+        }
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn sent(pieces: Vec<Result<Bytes, DatasetError>>) -> (Vec<Bytes>, bool) {
+        let mut stream = whole_or_broken(stream::iter(pieces).boxed());
+        let mut sent = Vec::new();
+        loop {
+            match stream.next().await {
+                Some(Ok(piece)) => sent.push(piece),
+                Some(Err(_)) => return (sent, false),
+                None => return (sent, true),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_piece_is_sent_only_of_what_is_whole() {
+        let piece = |text: &'static str| Ok(Bytes::from_static(text.as_bytes()));
+        assert_eq!(sent(vec![piece("a"), piece("b")]).await, (vec!["a".into(), "b".into()], true));
+        assert_eq!(sent(vec![]).await, (vec![], true));
+        let altered = Err(DatasetError::Altered("digest".into()));
+        assert_eq!(sent(vec![piece("a"), piece("b"), altered]).await, (vec!["a".into()], false));
+    }
 }

@@ -29,7 +29,7 @@ async fn jobs_are_refused_for_their_parameters() {
         (json!({"hyperparameters": {"n_epochs": 51}}), "hyperparameters.n_epochs", Value::Null),
         (json!({"method": {"type": "reinforcement"}}), "method.type", Value::Null),
         (json!({"method": {"type": "dpo", "supervised": {}}}), "method", Value::Null),
-        (json!({"integrations": [{"type": "wandb"}]}), "integrations", Value::Null),
+        (json!({"integrations": ["wandb"]}), "integrations", Value::Null),
     ];
     for (change, param, code) in cases {
         let mut body = json!({"model": "gpt-4o-2024-08-06", "training_file": file});

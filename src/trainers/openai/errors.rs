@@ -56,6 +56,11 @@ impl Operation {
         match failure {
             Failure::Refused(refusal) => self.refused(&refusal),
             Failure::NotSent(_) => self.retryable(&failure, false),
+            Failure::Suspended(wait) => TrainerError::Retryable {
+                message: format!("{} was not tried: {failure}.", self.describe()),
+                retry_after: Some(wait),
+                ambiguous: false,
+            },
             Failure::NoAnswer(_) | Failure::Malformed(_) => {
                 self.retryable(&failure, self.changes_something())
             }

@@ -1,4 +1,4 @@
-//! The way a request travels: once, with a time limit, and with everything its failure can tell kept.
+//! The way a request travels: once, unless it only reads, with a time limit, and with everything its failure can tell kept.
 //!
 //! async-openai's own way retries POST, drops `Retry-After`, and writes bodies that it cannot read to the
 //! log. This service takes its place: it reads the answer itself and hands on only a success with JSON.
@@ -6,22 +6,29 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
 use axum::http;
 use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use thiserror::Error;
 
 use super::settings::ApiKey;
 use crate::clock::Clock;
+use crate::outbound::CircuitBreaker;
 
 /// The largest answer that is read: a page of 1,000 jobs takes about 2 MB.
 const LARGEST_ANSWER: usize = 32 << 20;
+/// So often a read is sent.
+const READS: u32 = 3;
+/// The wait before it is sent again, longer each time.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Who asks to wait longer is left to the caller, who has other things to do.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// The longest message of the provider that is kept, in characters.
 const LONGEST_MESSAGE: usize = 300;
 
@@ -37,6 +44,9 @@ pub(super) enum Failure {
     /// Answered with success, but in a form that cannot be read.
     #[error("the answer cannot be read: {0}")]
     Malformed(String),
+    /// Nothing was sent, because the service has failed too often: the time until it is tried again.
+    #[error("the provider has failed too often; it is tried again in {} s", .0.as_secs())]
+    Suspended(Duration),
     /// Answered with something other than success.
     #[error("the provider answered {}", .0.status)]
     Refused(Refusal),
@@ -68,6 +78,7 @@ pub(super) struct Transport {
     pub(super) timeout: Duration,
     pub(super) api_key: ApiKey,
     pub(super) clock: Clock,
+    pub(super) breaker: CircuitBreaker,
 }
 
 impl tower::Service<HttpRequestFactory> for Transport {
@@ -86,12 +97,46 @@ impl tower::Service<HttpRequestFactory> for Transport {
 }
 
 impl Transport {
-    async fn send(&self, request: HttpRequestFactory) -> Result<Response, Failure> {
-        let mut request = request.build().await.map_err(|error| Failure::NotSent(error.to_string()))?;
+    /// Sends a request; one that only reads is sent again where that may help and the time limit allows.
+    async fn send(&self, factory: HttpRequestFactory) -> Result<Response, Failure> {
+        let begun = Instant::now();
+        let mut tries = 1;
+        loop {
+            let request = factory.build().await.map_err(|error| Failure::NotSent(error.to_string()))?;
+            let reads = request.method() == Method::GET;
+            let failure = match self.execute(request).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            let Some(wait) = failure.worth_another_try().filter(|_| reads && tries < READS) else {
+                return Err(failure);
+            };
+            let wait = wait.unwrap_or(FIRST_WAIT * tries).mul_f64(1.0 + self.clock.fraction());
+            if wait > LONGEST_WAIT || begun.elapsed() + wait > self.timeout {
+                return Err(failure);
+            }
+            tokio::time::sleep(wait).await;
+            tries += 1;
+        }
+    }
+
+    /// Sends a request once and reads its answer.
+    pub(super) async fn execute(&self, mut request: reqwest::Request) -> Result<Response, Failure> {
+        self.breaker.admit().map_err(Failure::Suspended)?;
         *request.timeout_mut() = Some(self.timeout);
         if let Some(key) = request.headers_mut().get_mut(AUTHORIZATION) {
             key.set_sensitive(true);
         }
+        let answer = self.exchange(request).await;
+        match &answer {
+            Err(Failure::NotSent(_) | Failure::NoAnswer(_)) => self.breaker.failed(),
+            Err(Failure::Refused(refusal)) if refusal.status.is_server_error() => self.breaker.failed(),
+            _ => self.breaker.succeeded(),
+        }
+        answer
+    }
+
+    async fn exchange(&self, request: reqwest::Request) -> Result<Response, Failure> {
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
         let response = self.client.execute(request).await.map_err(failure)?;
         let status = response.status();
@@ -109,6 +154,21 @@ impl Transport {
             return Err(Failure::Malformed(format!("it is not JSON ({error})")));
         }
         Ok(Response::from(http::Response::new(body)))
+    }
+}
+
+impl Failure {
+    /// Whether the same request may succeed in a moment, and the wait that was asked for.
+    fn worth_another_try(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::NotSent(_) | Self::NoAnswer(_) | Self::Malformed(_) => Some(None),
+            Self::Refused(refusal) => {
+                let passing =
+                    refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS;
+                passing.then_some(refusal.retry_after)
+            }
+            Self::Suspended(_) => None,
+        }
     }
 }
 

@@ -19,10 +19,8 @@ use std::ops::ControlFlow;
 use async_openai::Client;
 use async_openai::config::OpenAIConfig;
 use async_openai::traits::RequestOptionsBuilder;
-use async_openai::types::InputSource;
-use async_openai::types::files::{CreateFileRequest, FileInput, FilePurpose};
 use chrono::{DateTime, TimeDelta, Utc};
-use reqwest::redirect;
+use reqwest::{Body, multipart};
 use serde_json::Value;
 use uuid::{Uuid, Version};
 
@@ -33,6 +31,7 @@ use super::{
     TrainerError, TrainingEvent, TrainingFile, TrainingRequest,
 };
 use crate::clock::Clock;
+use crate::outbound::{self, CircuitBreaker};
 use errors::Operation;
 use http::{Failure, Transport};
 
@@ -48,8 +47,8 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::days(1);
 pub struct OpenAiTrainer {
     base_url: String,
     calls: Client<OpenAIConfig>,
-    /// The same with the time limit of uploads.
-    uploads: Client<OpenAIConfig>,
+    /// With the time limit of uploads, which do not go through async-openai: it would hold the whole file.
+    uploads: Transport,
 }
 
 impl fmt::Debug for OpenAiTrainer {
@@ -63,35 +62,23 @@ impl OpenAiTrainer {
     pub fn new(settings: &OpenAiSettings, clock: &Clock) -> std::result::Result<Self, OpenAiSettingsError> {
         let url = settings.checked_base_url()?;
         let base_url = url.as_str().trim_end_matches('/').to_owned();
-        let mut client = reqwest::Client::builder()
-            .user_agent(concat!("tuneloop/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(settings.connect_timeout)
-            // A redirect would send a POST, and the key with it, a second time to somewhere else.
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never());
-        if settings::is_loopback(&url) {
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|error| OpenAiSettingsError::HttpClient(error.to_string()))?;
+        let client = outbound::client(&url, settings.connect_timeout);
+        let client = client.map_err(|error| OpenAiSettingsError::HttpClient(error.to_string()))?;
         // Every value is set, so that none comes from the environment.
         let config = OpenAIConfig::new()
             .with_api_base(&base_url)
             .with_api_key(settings.checked_api_key()?)
             .with_org_id("")
             .with_project_id("");
-        let with_timeout = |timeout| {
-            Client::build(client.clone(), config.clone()).with_http_service(Transport {
-                client: client.clone(),
-                timeout,
-                api_key: settings.api_key.clone(),
-                clock: clock.clone(),
-            })
+        let calls = Transport {
+            client: client.clone(),
+            timeout: settings.total_timeout,
+            api_key: settings.api_key.clone(),
+            clock: clock.clone(),
+            breaker: settings.breaker.clone().unwrap_or_else(|| CircuitBreaker::new("openai", clock.clone())),
         };
-        Ok(Self {
-            base_url,
-            calls: with_timeout(settings.total_timeout),
-            uploads: with_timeout(settings.upload_timeout),
-        })
+        let uploads = Transport { timeout: settings.upload_timeout, ..calls.clone() };
+        Ok(Self { base_url, calls: Client::build(client.clone(), config).with_http_service(calls), uploads })
     }
 
     async fn files_page(&self, after: Option<String>) -> Result<Value> {
@@ -124,13 +111,18 @@ impl OpenAiTrainer {
 
 impl Trainer for OpenAiTrainer {
     async fn upload(&self, file: TrainingFile) -> Result<FileId> {
-        let request = CreateFileRequest {
-            file: FileInput { source: InputSource::Bytes { filename: file.name, bytes: file.bytes.into() } },
-            purpose: FilePurpose::FineTune,
-            expires_after: None,
+        let content = multipart::Part::stream_with_length(Body::wrap_stream(file.content), file.bytes);
+        let form =
+            multipart::Form::new().text("purpose", "fine-tune").part("file", content.file_name(file.name));
+        let request = self.uploads.client.post(format!("{}/files", self.base_url));
+        let request = request.bearer_auth(self.uploads.api_key.expose()).multipart(form).build();
+        let answer = match request {
+            Ok(request) => self.uploads.execute(request).await,
+            Err(error) => Err(Failure::NotSent(error.to_string())),
         };
-        let answer = self.uploads.files().create_byot::<_, Value>(request).await;
-        let answer = answer.map_err(|error| Operation::Upload.error(error.into()))?;
+        let answer = answer.map_err(|failure| Operation::Upload.error(failure))?;
+        let answer =
+            answer.json::<Value>().await.map_err(|error| Operation::Upload.malformed(error.to_string()))?;
         let id = wire::text(&answer, "id");
         id.map(FileId::new).ok_or_else(|| Operation::Upload.malformed("the file's id is missing"))
     }

@@ -1,12 +1,13 @@
 //! What a connection to OpenAI, or to a service that speaks its protocol, is made from.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 use thiserror::Error;
+
+use crate::outbound::CircuitBreaker;
 
 /// OpenAI's own address.
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
@@ -46,6 +47,8 @@ pub struct OpenAiSettings {
     pub total_timeout: Duration,
     /// The same for the upload of a file, whose size decides.
     pub upload_timeout: Duration,
+    /// Keeps calls from a service that fails; one of its own where absent.
+    pub breaker: Option<CircuitBreaker>,
 }
 
 impl OpenAiSettings {
@@ -58,6 +61,7 @@ impl OpenAiSettings {
             connect_timeout: Duration::from_secs(10),
             total_timeout: Duration::from_mins(1),
             upload_timeout: Duration::from_mins(10),
+            breaker: None,
         }
     }
 
@@ -84,12 +88,6 @@ impl OpenAiSettings {
         let valid = !key.is_empty() && HeaderValue::from_str(key).is_ok();
         valid.then_some(key).ok_or(OpenAiSettingsError::ApiKey)
     }
-}
-
-/// Whether the address is this machine's own, which no proxy stands in front of.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Settings that cannot work, in one sentence that names the variable to change.
@@ -150,14 +148,5 @@ mod tests {
     fn debug_output_hides_the_key() {
         let shown = format!("{:?}", OpenAiSettings::new(OPENAI_BASE_URL, ApiKey::new("sk-secret")));
         assert!(shown.contains("redacted") && !shown.contains("sk-secret"), "{shown}");
-    }
-
-    #[test]
-    fn only_this_machines_addresses_are_loopback() {
-        let loopback = |url: &str| is_loopback(&Url::parse(url).expect("a URL"));
-        assert!(
-            loopback("http://127.0.0.1:1/v1") && loopback("http://[::1]:1") && loopback("http://localhost")
-        );
-        assert!(!loopback("https://api.openai.com/v1") && !loopback("http://10.0.0.1"));
     }
 }

@@ -132,7 +132,7 @@ async fn create_is_sent_once_when_no_answer_comes_in_time() {
 async fn a_refused_connection_leaves_no_doubt() {
     let (_socket, base_url) = refusing();
     let trainer = trainer(&base_url);
-    let file = TrainingFile { name: "a.jsonl".to_owned(), bytes: b"{}".to_vec() };
+    let file = file("a.jsonl", b"{}");
     let errors = [
         trainer.create(&request()).await.expect_err("no job"),
         trainer.upload(file).await.expect_err("no file"),
@@ -145,18 +145,34 @@ async fn a_refused_connection_leaves_no_doubt() {
 }
 
 #[tokio::test]
-async fn reading_never_leaves_a_doubt() {
+async fn reading_is_tried_again_and_never_leaves_a_doubt() {
     let provider = StandIn::start(|_| Reply::text(500, "")).await;
     let error = trainer(&provider.base_url).poll("ftjob-1").await.expect_err("no job");
     assert!(matches!(error, TrainerError::Retryable { ambiguous: false, .. }), "{error:?}");
-    provider.only();
+    assert_eq!(provider.seen().len(), 3);
+    let refusing = StandIn::start(|_| Reply::json(404, &json!({ "error": { "message": "No." } }))).await;
+    trainer(&refusing.base_url).poll("ftjob-1").await.expect_err("no job");
+    refusing.only();
+}
+
+#[tokio::test]
+async fn a_provider_that_always_fails_is_left_alone() {
+    let provider = StandIn::start(|_| Reply::text(503, "")).await;
+    let trainer = trainer(&provider.base_url);
+    let mut suspended = false;
+    for _ in 0..5 {
+        let error = trainer.poll("ftjob-1").await.expect_err("no job");
+        suspended |= matches!(&error, TrainerError::Retryable { retry_after: Some(_), ambiguous: false, .. });
+    }
+    assert!(suspended, "nothing is sent any more");
+    assert_eq!(provider.seen().len(), 10);
 }
 
 #[tokio::test]
 async fn upload_sends_name_purpose_and_bytes() {
     let provider = StandIn::start(|_| Reply::json(200, &json!({ "id": "file-9", "bytes": null }))).await;
     let content = b"{\"messages\": []}\n";
-    let file = TrainingFile { name: "hook-1.jsonl".to_owned(), bytes: content.to_vec() };
+    let file = file("hook-1.jsonl", content);
     let id = trainer(&provider.base_url).upload(file).await.expect("a file");
     assert_eq!(id.as_str(), "file-9");
 
@@ -185,7 +201,7 @@ async fn uploads_have_their_own_time_limit_and_are_sent_once() {
     let provider = StandIn::start(|_| Reply::never()).await;
     let settings = OpenAiSettings { upload_timeout: Duration::from_secs(1), ..settings(&provider.base_url) };
     let trainer = OpenAiTrainer::new(&settings, &clock()).expect("valid settings");
-    let file = TrainingFile { name: "a.jsonl".to_owned(), bytes: b"{}".to_vec() };
+    let file = file("a.jsonl", b"{}");
     let error = trainer.upload(file).await.expect_err("no file");
     provider.only();
     assert!(error.is_ambiguous(), "{error:?}");

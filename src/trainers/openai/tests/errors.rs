@@ -107,7 +107,7 @@ async fn jobs_that_are_not_there_are_told_from_wrong_addresses() {
 #[tokio::test]
 async fn a_file_that_is_too_large_is_the_files_fault() {
     let provider = StandIn::start(|_| Reply::text(413, "")).await;
-    let file = TrainingFile { name: "a.jsonl".to_owned(), bytes: b"{}".to_vec() };
+    let file = file("a.jsonl", b"{}");
     let error = trainer(&provider.base_url).upload(file).await.expect_err("too large");
     let TrainerError::Rejected { reason, message } = error else { panic!("{error:?}") };
     assert_eq!(reason, RejectReason::InvalidTrainingFile);
@@ -133,6 +133,6 @@ async fn the_key_is_never_shown_even_when_the_provider_repeats_it() {
 
 #[test]
 fn training_files_do_not_show_their_content() {
-    let file = TrainingFile { name: "a.jsonl".to_owned(), bytes: b"private words".to_vec() };
-    assert_eq!(format!("{file:?}"), r#"TrainingFile { name: "a.jsonl", bytes: 13 }"#);
+    let file = file("a.jsonl", b"private words");
+    assert_eq!(format!("{file:?}"), r#"TrainingFile { name: "a.jsonl", bytes: 13, .. }"#);
 }

@@ -8,7 +8,9 @@ mod stand_in;
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use chrono::{DateTime, TimeDelta};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -35,6 +37,12 @@ fn settings(base_url: &str) -> OpenAiSettings {
 
 fn trainer(base_url: &str) -> OpenAiTrainer {
     OpenAiTrainer::new(&settings(base_url), &clock()).expect("valid settings")
+}
+
+fn file(name: &str, content: &'static [u8]) -> TrainingFile {
+    // In pieces, as from a store.
+    let pieces = content.chunks(3).map(|piece| Ok(Bytes::from_static(piece)));
+    TrainingFile { name: name.to_owned(), bytes: content.len() as u64, content: stream::iter(pieces).boxed() }
 }
 
 fn request() -> TrainingRequest {

@@ -1,0 +1,254 @@
+//! A plan of faults: how calls fail on their way, and how jobs behave.
+//!
+//! Whatever is answered, nothing is forgotten: what was carried out stays.
+
+mod api;
+mod dealing;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::job::JobError;
+
+pub(super) use api::{clear, counts, read, replace};
+pub(super) use dealing::{Dealer, deal};
+
+/// The longest time in a plan: an hour, in seconds.
+const LONGEST: f64 = 3600.0;
+
+/// What goes wrong, and how often.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FaultPlan {
+    /// Decides which calls are met; the same plan meets the same calls in the same order.
+    pub seed: u64,
+    /// How likely each fault is for a call.
+    pub rates: FaultRates,
+    /// The calls that the rates are for; all where there are none.
+    pub routes: Vec<Route>,
+    /// Faults of the next calls, before any rate.
+    pub scripts: Vec<Script>,
+    /// How late an answer is that is late.
+    pub late_seconds: f64,
+    /// What a refusal for too many requests asks to wait.
+    pub retry_after_seconds: f64,
+    /// How jobs behave.
+    pub jobs: JobFaults,
+}
+
+impl Default for FaultPlan {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            rates: FaultRates::default(),
+            routes: Vec::new(),
+            scripts: Vec::new(),
+            late_seconds: 2.0,
+            retry_after_seconds: 1.0,
+            jobs: JobFaults::default(),
+        }
+    }
+}
+
+/// How likely each fault is for a call, from 0 to 1; together not above 1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FaultRates {
+    /// See [`Fault::DroppedBefore`].
+    pub dropped_before: f64,
+    /// See [`Fault::DroppedAfter`].
+    pub dropped_after: f64,
+    /// See [`Fault::Late`].
+    pub late: f64,
+    /// See [`Fault::RateLimited`].
+    pub rate_limited: f64,
+    /// See [`Fault::ServerError`].
+    pub server_error: f64,
+    /// See [`Fault::ServerErrorAfter`].
+    pub server_error_after: f64,
+    /// See [`Fault::Unavailable`].
+    pub unavailable: f64,
+    /// See [`Fault::Malformed`].
+    pub malformed: f64,
+    /// See [`Fault::Truncated`].
+    pub truncated: f64,
+}
+
+impl FaultRates {
+    fn each(&self) -> [(Fault, f64); 9] {
+        [
+            (Fault::DroppedBefore, self.dropped_before),
+            (Fault::DroppedAfter, self.dropped_after),
+            (Fault::Late, self.late),
+            (Fault::RateLimited, self.rate_limited),
+            (Fault::ServerError, self.server_error),
+            (Fault::ServerErrorAfter, self.server_error_after),
+            (Fault::Unavailable, self.unavailable),
+            (Fault::Malformed, self.malformed),
+            (Fault::Truncated, self.truncated),
+        ]
+    }
+}
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// It does not: in a script, for a call that goes well.
+    None,
+    /// The connection ends and nothing is carried out.
+    DroppedBefore,
+    /// It is carried out and the connection ends without an answer.
+    DroppedAfter,
+    /// It is carried out and the answer comes late.
+    Late,
+    /// 429 with `Retry-After` in one of its forms; nothing is carried out.
+    RateLimited,
+    /// 500; nothing is carried out.
+    ServerError,
+    /// It is carried out, and the answer is 500 all the same.
+    ServerErrorAfter,
+    /// 503; nothing is carried out.
+    Unavailable,
+    /// It is carried out, and the answer is no JSON.
+    Malformed,
+    /// It is carried out, and the answer ends in its midst.
+    Truncated,
+}
+
+/// A kind of call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// A file is uploaded.
+    Upload,
+    /// A job is created.
+    Create,
+    /// A job is cancelled, paused or resumed.
+    Act,
+    /// Something is deleted.
+    Delete,
+    /// A model is asked.
+    Complete,
+    /// Anything is read.
+    Read,
+}
+
+/// Faults of the next calls of a kind, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// The kind.
+    pub route: Route,
+    /// One for each call.
+    pub faults: VecDeque<Fault>,
+}
+
+/// How jobs behave that are created from now on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobFaults {
+    /// A job takes so many times as long.
+    pub slowness: f64,
+    /// How likely a job with valid files fails.
+    pub failure_rate: f64,
+    /// The error that it fails with, such as `moderation_blocked`; a server's error where absent.
+    pub failure: Option<JobError>,
+    /// Whether a running job also shows `pausing`, `paused` and `resuming`.
+    pub unusual_statuses: bool,
+    /// Whether events have no numbers and checkpoints no losses.
+    pub without_metrics: bool,
+    /// For how long lists do not tell of a new job or file.
+    pub hidden_seconds: f64,
+    /// Whether the account may train; if not, creating a job is refused with `training_not_available`.
+    pub training_available: bool,
+}
+
+impl Default for JobFaults {
+    fn default() -> Self {
+        Self {
+            slowness: 1.0,
+            failure_rate: 0.0,
+            failure: None,
+            unusual_statuses: false,
+            without_metrics: false,
+            hidden_seconds: 0.0,
+            training_available: true,
+        }
+    }
+}
+
+impl FaultPlan {
+    /// Reads a plan from JSON and checks it as a whole. The error names the field.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let plan: Self = serde_json::from_str(text).map_err(|error| format!("the fault plan: {error}"))?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let within = |field: &str, value: f64, least: f64, most: f64| {
+            let good = (least..=most).contains(&value);
+            good.then_some(()).ok_or_else(|| format!("{field} must be a number from {least} to {most}"))
+        };
+        let mut sum = 0.0;
+        for (fault, rate) in self.rates.each() {
+            within(&format!("rates.{}", fault.name()), rate, 0.0, 1.0)?;
+            sum += rate;
+        }
+        within("the sum of the rates", sum, 0.0, 1.0 + 1e-9)?;
+        within("late_seconds", self.late_seconds, 0.0, LONGEST)?;
+        within("retry_after_seconds", self.retry_after_seconds, 0.0, LONGEST)?;
+        within("jobs.slowness", self.jobs.slowness, 0.0, 1e6)?;
+        within("jobs.failure_rate", self.jobs.failure_rate, 0.0, 1.0)?;
+        within("jobs.hidden_seconds", self.jobs.hidden_seconds, 0.0, LONGEST)
+    }
+
+    fn late(&self) -> Duration {
+        Duration::try_from_secs_f64(self.late_seconds).unwrap_or_default()
+    }
+}
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::DroppedBefore => "dropped_before",
+            Self::DroppedAfter => "dropped_after",
+            Self::Late => "late",
+            Self::RateLimited => "rate_limited",
+            Self::ServerError => "server_error",
+            Self::ServerErrorAfter => "server_error_after",
+            Self::Unavailable => "unavailable",
+            Self::Malformed => "malformed",
+            Self::Truncated => "truncated",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_plan_is_one_without_faults() {
+        assert_eq!(FaultPlan::parse("{}").unwrap(), FaultPlan::default());
+    }
+
+    #[test]
+    fn a_bad_plan_names_the_field() {
+        for (plan, field) in [
+            (r#"{"rates": {"late": 1.5}}"#, "rates.late"),
+            (r#"{"rates": {"late": 0.6, "malformed": 0.6}}"#, "sum of the rates"),
+            (r#"{"rates": {"slow": 0.1}}"#, "slow"),
+            (r#"{"late_seconds": -1}"#, "late_seconds"),
+            (r#"{"jobs": {"failure_rate": 2}}"#, "jobs.failure_rate"),
+            (r#"{"scripts": [{"route": "teleport", "faults": []}]}"#, "teleport"),
+        ] {
+            let error = FaultPlan::parse(plan).unwrap_err();
+            assert!(error.contains(field), "{error}");
+        }
+    }
+}
