@@ -93,6 +93,7 @@ pub(super) async fn create(
     };
     let answer = file.json();
     store.files.push(file);
+    store.uploaded += 1;
     Ok(Json(answer))
 }
 

@@ -145,6 +145,12 @@ impl Simulator {
         self.open().0.creates
     }
 
+    /// How many files were taken; deleted ones count as well.
+    #[must_use]
+    pub fn uploaded(&self) -> u64 {
+        self.open().0.uploaded
+    }
+
     /// The state, brought up to the present moment, and that moment.
     fn open(&self) -> (MutexGuard<'_, Store>, DateTime<Utc>) {
         let mut store = self.0.store.lock().unwrap_or_else(PoisonError::into_inner);

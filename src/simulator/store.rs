@@ -85,6 +85,8 @@ pub(super) struct Store {
     /// The errors of the next jobs that would have succeeded.
     pub(super) next_failures: VecDeque<JobError>,
     pub(super) creates: CreateCounts,
+    /// Files that were taken.
+    pub(super) uploaded: u64,
     /// Who deals faults.
     pub(super) dealer: Dealer,
 }

@@ -79,7 +79,7 @@ async fn a_run_cancelled_before_its_job_was_created_creates_none() {
     let second = world.worker();
     is_cancelled(&world, run).await;
     second.stop().await;
-    assert_eq!(world.provider.creates(), CreateCounts { files: 1, jobs: 0 });
+    assert_eq!(world.provider.creates(), CreateCounts { files: 2, jobs: 0 });
     settled(&world).await;
 }
 

@@ -1,7 +1,7 @@
 //! What is true after a run, whatever happened to its workers.
 
 use tuneloop::runs::{RunStatus, Step};
-use tuneloop::simulator::{CreateCounts, JobStatus};
+use tuneloop::simulator::JobStatus;
 use uuid::Uuid;
 
 use crate::world::World;
@@ -17,7 +17,7 @@ pub(crate) async fn promoted_once(world: &World, id: Uuid, status: RunStatus, la
     assert_eq!(run.status, status, "{run:?}");
     assert_eq!(run.step, Step::Watch);
 
-    assert_eq!(world.provider.creates(), CreateCounts { files: 2, jobs: 1 });
+    assert_eq!((world.provider.uploaded(), world.provider.creates().jobs), (2, 1));
     let jobs = world.provider.jobs();
     let job = &jobs[0];
     assert_eq!((jobs.len(), job.status), (1, JobStatus::Succeeded));

@@ -49,7 +49,11 @@ async fn a_worker_asked_to_end_finishes_the_step_in_hand_and_takes_no_other() {
 
     let training = world.training(run).await;
     assert!(training.provider_file_id.is_some(), "the upload is done");
-    assert_eq!((world.run(run).await.step, training.creates), (Step::Train, 0));
+    assert_eq!(
+        (world.run(run).await.step, training.creates),
+        (Step::Upload, 0),
+        "the validation file is left"
+    );
     let ready = "SELECT count(*) FROM jobs WHERE state = 'ready' AND attempt = 0";
     assert_eq!(world.number(ready).await, 1);
     let second = world.worker();

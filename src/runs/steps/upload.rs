@@ -27,9 +27,8 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         _ => (Call::Upload, &training.dataset_digest, training.uploads),
     };
     let trainer = context.services.trainers.get(&training.provider)?;
-    let (size, content) = context.services.datasets.stream(digest).await?;
-    let file =
-        TrainingFile { name: training.file_name(call), bytes: size, content: whole_or_broken(content) };
+    let (size, stored) = context.services.datasets.stream(digest).await?;
+    let file = TrainingFile { name: training.file_name(call), bytes: size, content: whole_or_broken(stored) };
 
     // Also where the last upload was refused: an earlier one may have come through.
     if sent > 0

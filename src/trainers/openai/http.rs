@@ -108,10 +108,11 @@ impl Transport {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            let Some(wait) = failure.worth_another_try().filter(|_| reads && tries < READS) else {
+            if !(failure.may_pass() && reads && tries < READS) {
                 return Err(failure);
-            };
-            let wait = wait.unwrap_or(FIRST_WAIT * tries).mul_f64(1.0 + self.clock.fraction());
+            }
+            let wait = failure.retry_after().unwrap_or(FIRST_WAIT * tries);
+            let wait = wait.mul_f64(1.0 + self.clock.fraction());
             if wait > LONGEST_WAIT || begun.elapsed() + wait > self.timeout {
                 return Err(failure);
             }
@@ -158,16 +159,22 @@ impl Transport {
 }
 
 impl Failure {
-    /// Whether the same request may succeed in a moment, and the wait that was asked for.
-    fn worth_another_try(&self) -> Option<Option<Duration>> {
+    /// Whether the same request may succeed in a moment.
+    fn may_pass(&self) -> bool {
         match self {
-            Self::NotSent(_) | Self::NoAnswer(_) | Self::Malformed(_) => Some(None),
+            Self::NotSent(_) | Self::NoAnswer(_) | Self::Malformed(_) => true,
             Self::Refused(refusal) => {
-                let passing =
-                    refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS;
-                passing.then_some(refusal.retry_after)
+                refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Suspended(_) => None,
+            Self::Suspended(_) => false,
+        }
+    }
+
+    /// The wait that the provider asked for.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
         }
     }
 }
