@@ -58,10 +58,11 @@ pub async fn collect(
     let layout = Layout::find(&mut tx, settings, &compiled.columns()).await?;
     let bounds = bounds(&mut tx, settings, &layout, now).await?;
     let counts = count(&mut tx, settings, &layout, &bounds).await?;
-    let rows = source::rows(&settings.source, &layout, &bounds)?;
+    let pairs = settings.pairs.is_some();
+    let rows = source::rows(&settings.source, &layout, &bounds, pairs)?;
 
     let (batches, received) = mpsc::channel(WAITING);
-    let stages = Stages::new(settings, compiled, pipeline)?;
+    let stages = Stages::new(settings, compiled, pipeline, bounds.threshold)?;
     let work = tokio::task::spawn_blocking(move || stages.run(received));
     let read = read(&mut tx, &rows, &bounds, &layout, batches, timeout + SLACK).await;
     let made = work.await?;
@@ -71,8 +72,10 @@ pub async fn collect(
     })?;
     let (divided, made) = made?;
 
-    let selected =
-        counts.posts - counts.too_old - counts.too_young - counts.few_impressions - counts.below_threshold;
+    let passed = counts.posts - counts.too_old - counts.too_young - counts.few_impressions;
+    // Where pairs are made, every post with a rate is read: those with less engagement may be the worse half.
+    let below_threshold = if pairs { passed - made.rows } else { counts.below_threshold };
+    let selected = passed - below_threshold;
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         settings: settings.clone(),
@@ -88,7 +91,7 @@ pub async fn collect(
             too_old: counts.too_old,
             too_young: counts.too_young,
             few_impressions: counts.few_impressions,
-            below_threshold: counts.below_threshold,
+            below_threshold,
             over_maximum: selected.saturating_sub(made.rows),
             ..made.counts
         },
@@ -146,6 +149,7 @@ fn selected(layout: &Layout, row: &PgRow) -> sqlx::Result<Selected> {
         created_at: row.try_get(0)?,
         persona: row.try_get(1)?,
         group: row.try_get(2)?,
+        engagement: row.try_get::<Option<f64>, _>(3)?.unwrap_or_default(),
         row: values,
     })
 }

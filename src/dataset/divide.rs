@@ -80,13 +80,24 @@ impl Draft {
         Ok(Self { out, line: Vec::new(), groups: GroupCount::default(), split, wanted })
     }
 
+    /// A draft of lines whose groups are known, and were counted.
+    pub(super) fn of_groups(split: Split, wanted: bool, groups: GroupCount) -> io::Result<Self> {
+        Ok(Self { groups, ..Self::new(split, wanted)? })
+    }
+
+    /// Writes a line down whose side `id` decides.
+    pub(super) fn add_line(&mut self, id: GroupId, line: &[u8]) -> io::Result<()> {
+        let length = length(line)?;
+        Head { number: 0, group: id, prompt: id, length }.write(&mut self.out)?;
+        self.out.write_all(line)
+    }
+
     /// Writes an example down, with its group and its number among those that were compared.
     pub(super) fn add(&mut self, group: Option<&str>, number: u32, example: &Example) -> io::Result<()> {
         self.groups.add(group);
         self.line.clear();
         example.write(&mut self.line)?;
-        let length = u32::try_from(self.line.len())
-            .map_err(|_| io::Error::new(ErrorKind::FileTooLarge, "an example of more than 4 GiB"))?;
+        let length = length(&self.line)?;
         let head = Head {
             number,
             group: Grouping::Group.id(group, &example.user),
@@ -152,6 +163,11 @@ impl Draft {
         let validation = (validation.examples() > 0).then(|| validation.finish()).transpose()?;
         Ok(Divided { train: train.finish()?, validation, grouping, warnings })
     }
+}
+
+fn length(line: &[u8]) -> io::Result<u32> {
+    u32::try_from(line.len())
+        .map_err(|_| io::Error::new(ErrorKind::FileTooLarge, "an example of more than 4 GiB"))
 }
 
 /// Ties the groups of examples that are nearly the same.

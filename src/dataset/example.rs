@@ -25,6 +25,20 @@ struct Message<'a> {
 }
 
 impl Example {
+    /// What is asked, `{"messages":[…]}`, and the answer, `{"role":…,"content":…}`, apart.
+    pub(super) fn halves(&self) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+        let user = Message { role: "user", content: &self.user };
+        let asked = match &self.system {
+            Some(system) => {
+                let system = Message { role: "system", content: system };
+                serde_json::to_vec(&Line { messages: &[system, user] })?
+            }
+            None => serde_json::to_vec(&Line { messages: &[user] })?,
+        };
+        let answer = Message { role: "assistant", content: &self.assistant };
+        Ok((asked, serde_json::to_vec(&answer)?))
+    }
+
     /// Writes the example as one line with its end: `{"messages":[…]}`, each message with role and content and
     /// nothing else.
     pub fn write(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {

@@ -45,7 +45,10 @@ pub struct Counts {
     pub over_persona: u64,
     /// Beyond the most examples.
     pub over_maximum: u64,
-    /// What is left: the examples.
+    /// In no pair, where pairs are made: without another answer to the same prompt, or without one that has enough less
+    /// engagement. Each pair has two posts.
+    pub unpaired: u64,
+    /// What is left: the examples, or the pairs.
     pub examples: u64,
 }
 
@@ -64,6 +67,7 @@ impl Counts {
             (self.near_duplicates, "nearly said before"),
             (self.over_persona, "beyond the most of one persona"),
             (self.over_maximum, "beyond the most examples"),
+            (self.unpaired, "in no pair"),
         ]
         .into_iter()
         .filter(|(count, _)| *count > 0)

@@ -11,6 +11,7 @@ pub mod duplicates;
 mod example;
 mod manifest;
 pub mod near_duplicates;
+mod pairs;
 mod prompts;
 mod settings;
 mod source;

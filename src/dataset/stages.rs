@@ -10,6 +10,7 @@ use super::clean::{Cleaner, Findings, NearDuplicatePolicy, Steps};
 use super::divide::{Divided, Draft};
 use super::duplicates::Duplicates;
 use super::near_duplicates::{NearDuplicates, Nearness, Remember};
+use super::pairs::PairDraft;
 use super::prompts::{Compiled, Row};
 use super::split::Split;
 use super::{CleaningCounts, Counts, DatasetError, DatasetSettings, Example};
@@ -23,6 +24,7 @@ pub(super) struct Selected {
     pub(super) created_at: DateTime<Utc>,
     pub(super) persona: Option<String>,
     pub(super) group: Option<String>,
+    pub(super) engagement: f64,
     pub(super) row: Row,
 }
 
@@ -41,6 +43,10 @@ pub(super) struct Stages {
     /// Examples that `near` has looked at.
     compared: u32,
     draft: Draft,
+    /// In place of the draft, where pairs are made.
+    pairs: Option<PairDraft>,
+    split: Split,
+    set_aside: bool,
 }
 
 /// What the stages count.
@@ -60,6 +66,7 @@ impl Stages {
         settings: &DatasetSettings,
         prompts: Compiled,
         key: &str,
+        threshold: f64,
     ) -> Result<Self, DatasetError> {
         let policy = settings.cleaning.near_duplicates;
         let remember = match policy {
@@ -67,18 +74,27 @@ impl Stages {
             NearDuplicatePolicy::Report => Some(Remember::All),
             NearDuplicatePolicy::Drop => Some(Remember::New),
         };
+        let maximum = settings.maximum_examples.map_or(u64::MAX, u64::from);
+        let pairs =
+            settings.pairs.as_ref().map(|pairs| PairDraft::new(pairs, threshold, maximum)).transpose()?;
+        let split = Split::new(&settings.split, key);
+        let set_aside = settings.split.validation_share > 0.0;
         Ok(Self {
             cleaner: Cleaner::new(&settings.cleaning),
             prompts,
             duplicates: settings.cleaning.exact_duplicates.then(Duplicates::new),
             near: remember.map(|remember| NearDuplicates::new(SEED, remember)),
             drop_near: policy == NearDuplicatePolicy::Drop,
-            maximum: settings.maximum_examples.map_or(u64::MAX, u64::from),
+            // Which pairs there are is known only when all posts are.
+            maximum: if pairs.is_some() { u64::MAX } else { maximum },
             per_persona: settings.maximum_per_persona,
             personas: HashMap::new(),
             made: Made::default(),
             compared: 0,
-            draft: Draft::new(Split::new(&settings.split, key), settings.split.validation_share > 0.0)?,
+            draft: Draft::new(split.clone(), set_aside)?,
+            pairs,
+            split,
+            set_aside,
         })
     }
 
@@ -94,6 +110,12 @@ impl Stages {
                 }
                 self.take(selected)?;
             }
+        }
+        if let Some(pairs) = self.pairs {
+            let paired = pairs.divide(self.split, self.set_aside, self.near)?;
+            self.made.counts.examples = paired.pairs;
+            self.made.counts.unpaired = paired.unpaired;
+            return Ok((paired.divided, self.made));
         }
         Ok((self.draft.divide(self.near, self.compared)?, self.made))
     }
@@ -132,7 +154,11 @@ impl Stages {
             self.made.counts.over_persona += 1;
             return Ok(());
         }
-        self.draft.add(selected.group.as_deref(), self.compared.saturating_sub(1), &example)?;
+        let (group, number) = (selected.group.as_deref(), self.compared.saturating_sub(1));
+        match &mut self.pairs {
+            Some(pairs) => pairs.add(group, selected.engagement, number, &example)?,
+            None => self.draft.add(group, number, &example)?,
+        }
         self.made.counts.examples += 1;
         let time = selected.created_at;
         self.made.oldest = Some(self.made.oldest.map_or(time, |oldest| oldest.min(time)));
@@ -197,13 +223,19 @@ mod tests {
 
     /// The lines of both parts.
     fn made(settings: &DatasetSettings, rows: &[(String, String)]) -> (Vec<String>, Vec<String>, Counts) {
-        let mut stages = Stages::new(settings, prompts::compile(settings).unwrap(), "hook").unwrap();
+        let mut stages = Stages::new(settings, prompts::compile(settings).unwrap(), "hook", 0.0).unwrap();
         for (input, hook) in rows {
             let row: Row = [("original_input", input), ("hook", hook)]
                 .map(|(name, text)| (name.to_owned(), json!(text)))
                 .into();
             let persona = Some(input.chars().take(1).collect());
-            let selected = Selected { created_at: DateTime::UNIX_EPOCH, persona: None, group: persona, row };
+            let selected = Selected {
+                created_at: DateTime::UNIX_EPOCH,
+                persona: None,
+                group: persona,
+                engagement: 1.0,
+                row,
+            };
             stages.take(selected).unwrap();
         }
         let divided = stages.draft.divide(stages.near, stages.compared).unwrap();

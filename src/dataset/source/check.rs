@@ -33,7 +33,7 @@ impl Sources {
             impressions: 0,
             offset: 0,
         };
-        let mut rows = sql::rows(&settings.source, &layout, &bounds)?;
+        let mut rows = sql::rows(&settings.source, &layout, &bounds, settings.pairs.is_some())?;
         rows.text.push_str(" LIMIT 0");
         rows.query(&bounds).execute(&mut *tx).await.map_err(|error| match &error {
             sqlx::Error::Database(database) if database.code().as_deref() == Some("57014") => {

@@ -15,14 +15,14 @@ pub(in crate::dataset) struct Layout {
     pub(super) engagement: String,
     pub(super) created_at: String,
     pub(super) impressions: Option<String>,
-    /// What is selected: time, persona, group, then one for each variable.
+    /// What is selected: time, persona, group, engagement, then one for each variable.
     pub(super) selected: Vec<String>,
     /// The variables of the templates in the order in which they are selected, and whether each is text.
     pub(in crate::dataset) variables: Vec<(String, bool)>,
 }
 
-/// What is read before the variables: time, persona and group.
-pub(in crate::dataset) const LEADING: usize = 3;
+/// What is read before the variables: time, persona, group and engagement.
+pub(in crate::dataset) const LEADING: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -95,11 +95,13 @@ impl Layout {
         };
         // Postgres knows times that the calendar of this program does not reach, infinity among them.
         let time = format!("LEAST({created_at}, '9999-01-01Z'::timestamptz)");
-        let selected = [time, persona, group].into_iter().chain(read.iter().map(variable)).collect();
+        let engagement = format!("{}::float8", quoted(&names.engagement));
+        let selected =
+            [time, persona, group, engagement.clone()].into_iter().chain(read.iter().map(variable)).collect();
         Ok(Self {
             // The order of text differs between databases, except in this collation.
             id: quoted(&names.id) + if id == Kind::Text { " COLLATE \"C\"" } else { "" },
-            engagement: format!("{}::float8", quoted(&names.engagement)),
+            engagement,
             created_at,
             impressions: impressions.flatten().map(|_| quoted(&names.impressions)),
             selected,

@@ -190,16 +190,21 @@ pub(in crate::dataset) fn counts(
     sql.text(" FROM ").relation(source)
 }
 
-/// The rows that pass all filters, highest engagement first.
+/// The rows that pass all filters, highest engagement first; with `pairs` also those with less engagement.
 pub(in crate::dataset) fn rows(
     source: &SourceSettings,
     layout: &Layout,
     bounds: &Bounds,
+    pairs: bool,
 ) -> Result<Sql, SourceError> {
-    let filters: Vec<Predicate> = filters(layout, bounds).into_iter().flatten().collect();
+    let [since, until, seen, above] = filters(layout, bounds);
+    let filters = [since, until, seen, above.filter(|_| !pairs)];
+    let filters: Vec<Predicate> = filters.into_iter().flatten().collect();
     let sql = Sql::default().text("SELECT ").text(&layout.selected.join(", "));
     let sql = sql.text(" FROM ").relation(source)?.text(" WHERE ").all(&filters);
     let Layout { engagement, created_at, id, .. } = layout;
+    let rated = if pairs { format!(" AND {engagement} <> 'NaN'") } else { String::new() };
+    let sql = sql.text(&rated);
     Ok(sql.text(&format!(" ORDER BY {engagement} DESC, {created_at} DESC, {id}")))
 }
 

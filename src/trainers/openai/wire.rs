@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::http::ErrorObject;
 use crate::trainers::{
-    Checkpoint, Completion, CompletionRequest, FileId, JobStatus, ProviderFailure, ProviderJob, RejectReason,
-    TrainingEvent, TrainingMetrics, TrainingRequest,
+    Checkpoint, Completion, CompletionRequest, FileId, JobStatus, Method, ProviderFailure, ProviderJob,
+    RejectReason, TrainingEvent, TrainingMetrics, TrainingRequest,
 };
 
 /// The body of `POST /fine_tuning/jobs`. Hyperparameters that the provider shall choose are left out.
@@ -28,10 +28,15 @@ pub(super) fn create_body(request: &TrainingRequest) -> Value {
     set("n_epochs", chosen.n_epochs.map(Value::from));
     set("batch_size", chosen.batch_size.map(Value::from));
     set("learning_rate_multiplier", chosen.learning_rate_multiplier.map(Value::from));
+    set("beta", chosen.beta.map(Value::from).filter(|_| request.method == Method::Preference));
+    let method = match request.method {
+        Method::Supervised => "supervised",
+        Method::Preference => "dpo",
+    };
     let mut body = json!({
         "model": request.base_model,
         "training_file": request.training_file.as_str(),
-        "method": { "type": "supervised", "supervised": { "hyperparameters": hyperparameters } },
+        "method": { "type": method, method: { "hyperparameters": hyperparameters } },
         "metadata": { "training_id": request.training_id, "run_id": request.run_id },
     });
     if let Some(file) = &request.validation_file {
@@ -42,6 +47,12 @@ pub(super) fn create_body(request: &TrainingRequest) -> Value {
     }
     if let Some(seed) = request.seed {
         body["seed"] = seed.into();
+    }
+    if !request.integrations.is_empty() {
+        body["integrations"] = request.integrations.as_slice().into();
+    }
+    if let Some(training_type) = &request.training_type {
+        body["trainingType"] = training_type.as_str().into();
     }
     body
 }
