@@ -60,6 +60,15 @@ CREATE TABLE training_checkpoints (
     PRIMARY KEY (training_id, checkpoint_id)
 );
 
+-- Jobs beside the one that a training follows: a create that was never answered was carried out after all. Each is written down before
+-- it is cancelled, and counted once.
+CREATE TABLE training_duplicates (
+    training_id uuid NOT NULL REFERENCES trainings (id),
+    job_id      text NOT NULL,
+    found_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (training_id, job_id)
+);
+
 -- Notices of providers that were acted on, so that none is acted on twice.
 CREATE TABLE webhook_receipts (
     provider    text NOT NULL,

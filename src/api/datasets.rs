@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::ApiState;
 use super::extract::{Json, Path, Query};
 use super::page::{Cursor, Page, PageQuery};
-use super::problem::Problem;
+use super::problem::{Problem, ProblemDetails};
 use super::responses::NotFound;
 use crate::dataset::{self, DatasetError, Manifest, Recorded};
 
@@ -44,13 +44,19 @@ struct DatasetView {
 }
 
 /// One line of a dataset.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DatasetExample)]
 struct ExampleView {
     /// Its number in the file, from 1.
     line: u64,
-    /// The conversation, in the order in which it is trained on.
+    /// The conversation, in the order in which it is trained on; of a pair, what is asked.
     messages: Vec<MessageView>,
+    /// The better answer of a pair.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    preferred_output: Vec<MessageView>,
+    /// The worse answer of a pair.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    non_preferred_output: Vec<MessageView>,
 }
 
 /// One message of an example.
@@ -64,9 +70,29 @@ struct MessageView {
     content: String,
 }
 
+/// A line of either kind of dataset.
 #[derive(Deserialize)]
-struct Line {
+#[serde(untagged)]
+enum Line {
+    Example { messages: Vec<MessageView> },
+    Pair { input: Input, preferred_output: Vec<MessageView>, non_preferred_output: Vec<MessageView> },
+}
+
+#[derive(Deserialize)]
+struct Input {
     messages: Vec<MessageView>,
+}
+
+impl ExampleView {
+    fn new(number: u64, line: Line) -> Self {
+        let (messages, preferred_output, non_preferred_output) = match line {
+            Line::Example { messages } => (messages, Vec::new(), Vec::new()),
+            Line::Pair { input, preferred_output, non_preferred_output } => {
+                (input.messages, preferred_output, non_preferred_output)
+            }
+        };
+        Self { line: number, messages, preferred_output, non_preferred_output }
+    }
 }
 
 /// Show a dataset's manifest
@@ -97,6 +123,7 @@ async fn find(state: &ApiState, digest: &str) -> Result<Recorded, Problem> {
     responses(
         (status = 200, description = "One page of examples.", body = Page<ExampleView>),
         (status = 404, response = NotFound),
+        (status = 410, description = "Its bytes are lost or were changed.", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 async fn list_examples(
@@ -113,15 +140,26 @@ async fn list_examples(
     let mut items = Vec::with_capacity(lines.len());
     let first = before.checked_add(1).ok_or_else(bad_cursor)?;
     for (number, line) in (first..).zip(lines) {
-        // Only a cursor that was made up points into the midst of a line.
-        let line: Line = serde_json::from_slice(&line.bytes).map_err(|_| bad_cursor())?;
-        items.push(ExampleView { line: number, messages: line.messages });
+        // From its beginning every line is one, unless the file was changed; else a cursor was made up that points into
+        // the midst of a line.
+        let refused = || if offset == 0 { altered() } else { bad_cursor() };
+        let line: Line = serde_json::from_slice(&line.bytes).map_err(|_| refused())?;
+        items.push(ExampleView::new(number, line));
     }
     let end = |example: &ExampleView| {
         let index = usize::try_from(example.line - before - 1).unwrap_or_default();
         (example.line, ends.get(index).copied().unwrap_or_default())
     };
     Ok(Json(Page::new(items, query.limit, end)?))
+}
+
+fn altered() -> Problem {
+    Problem::new(
+        axum::http::StatusCode::GONE,
+        "dataset-altered",
+        "The dataset's bytes are no longer those that were written",
+    )
+    .detail("Something changed the file in the store; a new run makes it anew.")
 }
 
 fn bad_cursor() -> Problem {
@@ -142,6 +180,7 @@ fn bad_cursor() -> Problem {
     responses(
         (status = 200, description = "One example per line.", body = String, content_type = "application/jsonl"),
         (status = 404, response = NotFound),
+        (status = 410, description = "Its bytes are lost.", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 async fn get_content(State(state): State<ApiState>, Path(digest): Path<String>) -> Result<Response, Problem> {

@@ -232,7 +232,7 @@ async fn reject_run(
 
 /// Start a failed run again where it failed
 ///
-/// Where the provider's job ended without a model, a new training is paid for.
+/// Where the provider's job ended without a model, a new training is paid for, whatever the budget: it is the operator's decision.
 #[utoipa::path(
     post, path = "/v1/runs/{id}/retry", tag = "runs",
     params(("id" = Uuid, Path), RequestKey, IfMatch), request_body = Option<Why>,

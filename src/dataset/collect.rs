@@ -74,7 +74,7 @@ pub async fn collect(
 
     let passed = counts.posts - counts.too_old - counts.too_young - counts.few_impressions;
     // Where pairs are made, every post with a rate is read: those with less engagement may be the worse half.
-    let below_threshold = if pairs { passed - made.rows } else { counts.below_threshold };
+    let below_threshold = if pairs { passed.saturating_sub(made.rows) } else { counts.below_threshold };
     let selected = passed - below_threshold;
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,

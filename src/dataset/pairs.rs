@@ -22,7 +22,6 @@ pub(super) struct PairDraft {
     out: BufWriter<File>,
     at: u64,
     entries: Vec<Entry>,
-    groups: GroupCount,
     settings: PairSettings,
     /// The better half has at least this engagement.
     threshold: f64,
@@ -34,6 +33,8 @@ pub(super) struct PairDraft {
 struct Entry {
     prompt: GroupId,
     group: GroupId,
+    /// Whether it has a group of its own.
+    grouped: bool,
     /// Tells answers apart.
     answer: [u8; 8],
     engagement: f64,
@@ -58,7 +59,6 @@ impl PairDraft {
             out: BufWriter::with_capacity(1 << 18, tempfile::tempfile()?),
             at: 0,
             entries: Vec::new(),
-            groups: GroupCount::default(),
             settings: settings.clone(),
             threshold,
             maximum,
@@ -73,7 +73,6 @@ impl PairDraft {
         number: u32,
         example: &Example,
     ) -> io::Result<()> {
-        self.groups.add(group);
         let (prompt, answer) = example.halves()?;
         let length = |bytes: &[u8]| {
             u32::try_from(bytes.len())
@@ -88,6 +87,7 @@ impl PairDraft {
         self.entries.push(Entry {
             prompt: Grouping::Prompt.id(None, &asked),
             group: Grouping::Group.id(group, &example.user),
+            grouped: group.is_some_and(|group| !group.is_empty()),
             answer: hash,
             engagement,
             number,
@@ -109,7 +109,15 @@ impl PairDraft {
         mut near: Option<NearDuplicates>,
     ) -> io::Result<Paired> {
         let pairs = self.pairs();
-        let grouping = self.groups.grouping();
+        let mut groups = GroupCount::default();
+        for entry in pairs.iter().flat_map(|(better, worse)| [*better, *worse]) {
+            // One without a group is in that of its prompt, which is none to count.
+            let entry = self.entries[entry];
+            if entry.grouped {
+                groups.add_id(entry.group);
+            }
+        }
+        let grouping = groups.grouping();
         let mut ties = TiedGroups::default();
         let mut clusters = HashMap::new();
         for (place, entry) in (0..).zip(pairs.iter().flat_map(|(better, worse)| [*better, *worse])) {
@@ -127,7 +135,7 @@ impl PairDraft {
             }
         }
         let mut file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let mut draft = Draft::of_groups(split, wanted, self.groups)?;
+        let mut draft = Draft::of_groups(split, wanted, groups)?;
         let mut line = Vec::new();
         for (index, (better, worse)) in (0..).zip(&pairs) {
             write_pair(&mut file, &self.entries[*better], &self.entries[*worse], &mut line)?;
@@ -139,24 +147,18 @@ impl PairDraft {
 
     /// The places of the better and the worse half of each pair, in the order of the better ones.
     fn pairs(&self) -> Vec<(usize, usize)> {
-        let mut prompts: HashMap<GroupId, Vec<usize>> = HashMap::new();
-        for (place, entry) in self.entries.iter().enumerate() {
-            prompts.entry(entry.prompt).or_default().push(place);
-        }
+        // By prompt, and within a prompt in their order: less memory than a list for each prompt.
+        let mut places: Vec<usize> = (0..self.entries.len()).collect();
+        places.sort_unstable_by_key(|place| (self.entries[*place].prompt, *place));
         let most = self.settings.maximum_per_prompt as usize;
-        let mut pairs: Vec<_> = prompts
-            .into_values()
-            .flat_map(|places| {
-                let halves = places.len() / 2;
-                let (better, worse) = (places.clone().into_iter(), places.into_iter().rev());
-                better
-                    .zip(worse)
-                    .take(halves)
-                    .filter(|pair| self.is_pair(*pair))
-                    .take(most)
-                    .collect::<Vec<_>>()
-            })
-            .collect();
+        let same_prompt =
+            |one: &usize, other: &usize| self.entries[*one].prompt == self.entries[*other].prompt;
+        let mut pairs = Vec::new();
+        for places in places.chunk_by(same_prompt) {
+            let halves = places.iter().zip(places.iter().rev()).take(places.len() / 2);
+            let halves = halves.map(|(better, worse)| (*better, *worse));
+            pairs.extend(halves.filter(|pair| self.is_pair(*pair)).take(most));
+        }
         pairs.sort_unstable();
         pairs.truncate(usize::try_from(self.maximum).unwrap_or(usize::MAX));
         pairs

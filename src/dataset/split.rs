@@ -105,6 +105,13 @@ impl GroupCount {
         }
     }
 
+    /// Counts a group whose id is known.
+    pub(super) fn add_id(&mut self, group: GroupId) {
+        if self.ids.len() < MINIMUM_GROUPS {
+            self.ids.insert(group);
+        }
+    }
+
     /// By group where there are enough of them, else by prompt.
     #[must_use]
     pub fn grouping(&self) -> Grouping {

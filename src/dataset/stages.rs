@@ -112,6 +112,8 @@ impl Stages {
             }
         }
         if let Some(pairs) = self.pairs {
+            // Pairing needs the room.
+            drop(self.duplicates);
             let paired = pairs.divide(self.split, self.set_aside, self.near)?;
             self.made.counts.examples = paired.pairs;
             self.made.counts.unpaired = paired.unpaired;

@@ -47,7 +47,8 @@ struct Input {
 }
 
 impl Findings {
-    /// Examines whole lines, of which the first is line `number` of its part.
+    /// Examines whole lines, of which the first is line `number` of its part. A pair has the tokens of its prompt and of both answers:
+    /// all of them are read in training.
     pub(super) fn of(chunk: &[u8], mut number: u64, rules: &Rules) -> Self {
         let mut found = Self::default();
         for line in chunk.strip_suffix(b"\n").unwrap_or(chunk).split(|byte| *byte == b'\n') {

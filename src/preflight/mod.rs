@@ -12,7 +12,7 @@ mod prices;
 mod report;
 mod tokens;
 
-pub use budget::{Gate, gate, spending};
+pub use budget::{Gate, Spending, gate, spending};
 pub use cost::{MonthlyCost, monthly_costs};
 pub use distribution::Distribution;
 pub use epochs::Epochs;

@@ -25,10 +25,13 @@ pub(super) const KIND: &str = "training_cleanup";
 /// Time between two looks for a job whose creation was never answered.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Asks for it, in the transaction in which the run ends.
+/// Asks for it, in the transaction in which the run ends, or in which it becomes possible that a job turns up late.
 pub(super) async fn enqueue(conn: &mut PgConnection, run: &Run) -> sqlx::Result<()> {
     if run.training_id.is_some() {
-        jobs::enqueue(conn, KIND, &run.id.to_string(), &Value::Null, Duration::ZERO).await?;
+        let subject = run.id.to_string();
+        jobs::enqueue(conn, KIND, &subject, &Value::Null, Duration::ZERO).await?;
+        // One that is at work now has not seen what has changed.
+        jobs::wake(conn, KIND, &subject).await?;
     }
     Ok(())
 }
@@ -57,33 +60,47 @@ impl Handler for Cleanup {
 
 async fn clean(services: &Services, lease: &Lease) -> Result<Done, JobError> {
     let Ok(id) = lease.subject.parse::<Uuid>() else { return Ok(Done::Finished) };
-    // A run that was retried is cleaned up after when it ends again.
-    let Some((run, finished_at)) = finished(services, id).await? else { return Ok(Done::Finished) };
+    let Some(run) = store::by_id(&services.db, id).await? else { return Ok(Done::Finished) };
     let config = pipelines::config_version(&services.db, &run.pipeline, run.config_version).await?;
     let all = trainings::of_run(&services.db, id).await?;
-    let mut unanswered = false;
     for training in &all {
-        let trainer = services.trainers.get(&training.provider)?;
-        cancel_others(services, lease, training, trainer).await?;
-        // More calls than jobs that are known: one may still turn up.
-        unanswered |= training.creates > i32::from(training.provider_job_id.is_some());
+        // While the run is about to adopt a job, it looks for itself.
+        if run.finished_at.is_some() || training.provider_job_id.is_some() {
+            let trainer = services.trainers.get(&training.provider)?;
+            cancel_others(services, lease, training, trainer).await?;
+        }
     }
-    if config.training.delete_files {
+    if run.finished_at.is_some() && config.training.delete_files {
         delete_files(services, lease, &run, &all).await?;
     }
-    let now = sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(&services.db).await?;
-    if !unanswered || now >= settled_at(&config, finished_at) {
-        return Ok(Done::Finished);
-    }
+    let Some(wait) = until_next_look(services, &config, &run, &all).await? else { return Ok(Done::Finished) };
     let mut tx = services.db.begin().await?;
-    lease.reschedule(&mut tx, LOOK.min(seconds(config.training.settle_seconds))).await?;
+    lease.reschedule(&mut tx, wait).await?;
     tx.commit().await?;
     Ok(Done::Committed)
 }
 
-async fn finished(services: &Services, id: Uuid) -> sqlx::Result<Option<(Run, DateTime<Utc>)>> {
-    let run = store::by_id(&services.db, id).await?;
-    Ok(run.and_then(|run| run.finished_at.map(|finished_at| (run, finished_at))))
+/// When to look again for jobs that turn up late; `None` where none can, or can be expected any more.
+async fn until_next_look(
+    services: &Services,
+    config: &PipelineConfig,
+    run: &Run,
+    all: &[Training],
+) -> sqlx::Result<Option<Duration>> {
+    // More calls than jobs that are known.
+    let unanswered = |training: &Training| training.creates > i32::from(training.provider_job_id.is_some());
+    if !all.iter().any(unanswered) {
+        return Ok(None);
+    }
+    let settle = seconds(config.training.settle_seconds);
+    let now = sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(&services.db).await?;
+    Ok(match run.finished_at {
+        Some(finished_at) if now >= settled_at(config, finished_at) => None,
+        Some(_) => Some(LOOK.min(settle)),
+        // As long as the run trains it would be paid for soonest.
+        None if all.iter().any(|training| training.finished_at.is_none()) => Some(LOOK.min(settle)),
+        None => Some(settle.max(LOOK)),
+    })
 }
 
 /// A job that was created by a call without an answer shows up within the settle time.
@@ -103,18 +120,27 @@ async fn cancel_others(
         return Ok(());
     }
     for job in trainer.find_jobs(training.id).await? {
-        let kept = training.provider_job_id.as_deref() == Some(&job.id);
-        if kept || job.status.is_terminal() {
+        if training.provider_job_id.as_deref() == Some(&job.id) {
             continue;
         }
-        lease.check_deadline()?;
-        tracing::warn!(duplicate = job.id, run = %training.run_id, "cancelling a training job that turned up late");
-        trainer.cancel(&job.id).await?;
+        // Written down first: whoever comes next finds a cancelled job, which tells nothing.
         let mut tx = fenced(services, lease).await?;
-        trainings::add_duplicates(&mut tx, training.id, 1).await?;
-        record(&mut tx, "training.cancel_duplicate", training, json!({"job_id": job.id})).await?;
-        tx.commit().await?;
-        services.metrics.duplicate_training(&training.provider);
+        if trainings::note_duplicate(&mut tx, training.id, &job.id).await? {
+            record(
+                &mut tx,
+                "training.duplicate",
+                training,
+                json!({"job_id": job.id, "status": job.status.as_str()}),
+            )
+            .await?;
+            tx.commit().await?;
+            services.metrics.duplicate_training(&training.provider);
+        }
+        if !job.status.is_terminal() {
+            lease.check_deadline()?;
+            tracing::warn!(duplicate = job.id, run = %training.run_id, "cancelling a training job that turned up late");
+            trainer.cancel(&job.id).await?;
+        }
     }
     Ok(())
 }

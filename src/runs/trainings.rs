@@ -364,10 +364,20 @@ pub(super) async fn note_look(
     Ok(())
 }
 
-/// Counts late duplicates that were cancelled.
-pub(super) async fn add_duplicates(conn: &mut PgConnection, id: Uuid, count: i32) -> sqlx::Result<()> {
-    sqlx::query!("UPDATE trainings SET duplicates = duplicates + $2 WHERE id = $1", id, count)
-        .execute(conn)
-        .await?;
-    Ok(())
+/// Notes a job beside the one that the training follows; whether it was not known before.
+pub(super) async fn note_duplicate(conn: &mut PgConnection, id: Uuid, job: &str) -> sqlx::Result<bool> {
+    let noted = sqlx::query!(
+        "INSERT INTO training_duplicates (training_id, job_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        id,
+        job,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let new = noted.rows_affected() > 0;
+    if new {
+        sqlx::query!("UPDATE trainings SET duplicates = duplicates + 1 WHERE id = $1", id)
+            .execute(conn)
+            .await?;
+    }
+    Ok(new)
 }

@@ -10,6 +10,7 @@ mod access;
 mod api_plumbing;
 mod datasets;
 mod decisions;
+mod evaluation;
 mod following;
 mod original;
 mod outcomes;

@@ -26,9 +26,6 @@ pub(super) async fn follow(
     trainer: &AnyTrainer,
     job_id: &str,
 ) -> Result<Transition, JobError> {
-    if training.creates > 1 {
-        cancel_duplicates(context, training, trainer, job_id).await?;
-    }
     let mut job = trainer.poll(job_id).await?;
     halt::point("train", "polled");
     let limit = seconds(context.config.training.time_limit_seconds);
@@ -165,25 +162,4 @@ fn offered<T>(answer: trainers::Result<Vec<T>>) -> Result<Vec<T>, JobError> {
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// A create that was never answered was sent again, and now both jobs are there: the other is cancelled.
-pub(in crate::runs) async fn cancel_duplicates(
-    context: &StepContext<'_>,
-    training: &Training,
-    trainer: &AnyTrainer,
-    keep: &str,
-) -> Result<(), JobError> {
-    for job in trainer.find_jobs(training.id).await? {
-        if job.id == keep || job.status.is_terminal() {
-            continue;
-        }
-        tracing::warn!(duplicate = job.id, kept = keep, "cancelling a duplicate training");
-        trainer.cancel(&job.id).await?;
-        let mut tx = context.fenced().await?;
-        trainings::add_duplicates(&mut tx, training.id, 1).await?;
-        tx.commit().await?;
-        context.services.metrics.duplicate_training(&training.provider);
-    }
-    Ok(())
 }

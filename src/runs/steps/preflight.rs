@@ -13,7 +13,7 @@ use super::{broken, seconds, until};
 use crate::dataset::Manifest;
 use crate::halt;
 use crate::jobs::JobError;
-use crate::preflight::{self, ExpectedCost, Gate, Plan, PreflightReport};
+use crate::preflight::{self, ExpectedCost, Gate, Plan, PreflightReport, Spending};
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let collected = context.run.collected.as_ref().ok_or_else(|| broken("its dataset"))?;
@@ -104,7 +104,7 @@ async fn judge(
     }
     let spent = match &report.cost {
         ExpectedCost::Estimate { currency, .. } => preflight::spending(tx, &run.pipeline, currency).await?,
-        ExpectedCost::Unknown { .. } => 0.0,
+        ExpectedCost::Unknown { .. } => Spending::default(),
     };
     Ok(match preflight::gate(&context.config.budget, &report.cost, spent) {
         Gate::Open => Judged::GoOn(words(report)),

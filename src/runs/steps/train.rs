@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::cleanup;
 use super::super::machine::StepContext;
 use super::super::trainings::{self, Call, Training};
 use super::super::transition::Transition;
@@ -9,7 +10,7 @@ use super::follow::follow;
 use super::{broken, once, seconds, training_of};
 use crate::halt;
 use crate::jobs::JobError;
-use crate::trainers::{AnyTrainer, FileId, ProviderJob, Trainer, TrainingRequest};
+use crate::trainers::{AnyTrainer, FileId, JobStatus, ProviderJob, Trainer, TrainingRequest};
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let training = training_of(context).await?;
@@ -28,7 +29,7 @@ async fn start(
 ) -> Result<Transition, JobError> {
     // Also where the last create was refused: an earlier one may have come through.
     if training.creates > 0
-        && let Some(job) = trainer.find_jobs(training.id).await?.into_iter().next()
+        && let Some(job) = usable(trainer.find_jobs(training.id).await?)
     {
         return adopt(context, training, &job, "found the job that was created before").await;
     }
@@ -45,6 +46,11 @@ async fn start(
         Ok(job) => adopt(context, training, &job, "the provider accepted the job").await,
         Err(error) => Err(once::failed(context, training, Call::Create, error).await?),
     }
+}
+
+/// The oldest job that was not cancelled: a cancelled one makes no model, whoever cancelled it.
+fn usable(found: Vec<ProviderJob>) -> Option<ProviderJob> {
+    found.into_iter().find(|job| job.status != JobStatus::Cancelled)
 }
 
 fn request(context: &StepContext<'_>, training: &Training) -> Result<TrainingRequest, JobError> {
@@ -74,6 +80,10 @@ async fn adopt(
 ) -> Result<Transition, JobError> {
     let mut tx = context.begin().await?;
     trainings::set_job(&mut tx, training.id, job).await?;
+    if training.creates > 0 {
+        // An earlier create may still turn out to have been carried out.
+        cleanup::enqueue(&mut tx, context.run).await?;
+    }
     let wait = seconds(context.config.training.poll_seconds);
     Ok(Transition::wait(tx, wait, "training", format!("{how}: {} is {}", job.id, job.status))
         .with(json!({"job_id": job.id, "status": job.status.as_str()})))
