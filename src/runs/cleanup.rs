@@ -11,7 +11,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::steps::seconds;
-use super::trainings::{self, Training};
+use super::trainings::{self, Call, Training};
 use super::{Run, Services, store};
 use crate::audit::{self, Actor, AuditEvent};
 use crate::halt;
@@ -169,22 +169,35 @@ async fn delete_files(
     .await?;
     tx.commit().await?;
     for training in all {
-        let files = [&training.provider_file_id, &training.validation_file_id];
-        for file in files.into_iter().flatten() {
+        let files = files_of(services, training).await?;
+        for file in &files {
             halt::point("cleanup", "deleting");
-            let trainer = services.trainers.get(&training.provider)?;
-            trainer.delete_file(&FileId::new(file)).await?;
+            services.trainers.get(&training.provider)?.delete_file(file).await?;
             halt::point("cleanup", "deleted");
         }
+        // Once, however often jobs are looked for afterwards.
+        if training.files_deleted_at.is_none() && !files.is_empty() {
+            let deleted: Vec<_> = files.iter().map(FileId::as_str).collect();
+            let mut tx = fenced(services, lease).await?;
+            record(&mut tx, "training.delete_files", training, json!({"file_ids": deleted})).await?;
+            tx.commit().await?;
+        }
     }
-    let mut tx = fenced(services, lease).await?;
-    for training in all {
-        let files =
-            json!({"file_id": training.provider_file_id, "validation_file_id": training.validation_file_id});
-        record(&mut tx, "training.delete_files", training, files).await?;
-    }
-    tx.commit().await?;
     Ok(())
+}
+
+/// The files of a training at the provider: those that are known, and what an upload without an answer left.
+async fn files_of(services: &Services, training: &Training) -> Result<Vec<FileId>, JobError> {
+    let known = [&training.provider_file_id, &training.validation_file_id];
+    let mut files: Vec<FileId> = known.into_iter().flatten().map(FileId::new).collect();
+    let calls =
+        [(Call::Upload, training.upload_sent_at), (Call::UploadValidation, training.validation_sent_at)];
+    for (call, _) in calls.into_iter().filter(|(_, sent_at)| sent_at.is_some()) {
+        let (size, _) = services.datasets.stream(training.digest(call)).await?;
+        let trainer = services.trainers.get(&training.provider)?;
+        files.extend(trainer.find_file(&training.file_name(call), size).await?);
+    }
+    Ok(files)
 }
 
 async fn fenced(services: &Services, lease: &Lease) -> Result<Transaction<'static, Postgres>, JobError> {

@@ -101,7 +101,7 @@ impl Training {
     }
 
     /// The digest of what a call uploads.
-    fn digest(&self, call: Call) -> &str {
+    pub(super) fn digest(&self, call: Call) -> &str {
         match (call, &self.validation_digest) {
             (Call::UploadValidation, Some(validation)) => validation,
             _ => &self.dataset_digest,

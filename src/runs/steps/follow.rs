@@ -7,9 +7,9 @@ use serde_json::json;
 use sqlx::{Postgres, Transaction};
 
 use super::super::machine::StepContext;
+use super::super::progress;
 use super::super::trainings::{self, Training};
 use super::super::transition::Transition;
-use super::super::{RunStatus, progress};
 use super::{seconds, settle_time, trials};
 use crate::halt;
 use crate::jobs::JobError;
@@ -51,7 +51,7 @@ pub(super) async fn follow(
         (JobStatus::Succeeded, Some(model)) => {
             trials::ended(context, tx, format!("{job_id} made {model}{words}")).await?
         }
-        (JobStatus::Succeeded, None) => missing_model(context, tx, &job),
+        (JobStatus::Succeeded, None) => missing_model(context, tx, &job).await?,
         _ if too_long => {
             let reason = format!("{job_id} took longer than {} s and was cancelled", limit.as_secs());
             trials::failed(context, tx, "training_time_limit".into(), reason).await?
@@ -96,19 +96,19 @@ fn until_next_look(context: &StepContext<'_>, training: &Training, changed: bool
 }
 
 /// A model may be told a moment after the job's end, but not for ever.
-fn missing_model(
+async fn missing_model(
     context: &StepContext<'_>,
     tx: Transaction<'static, Postgres>,
     job: &ProviderJob,
-) -> Transition {
+) -> Result<Transition, JobError> {
     let ended = job.finished_at.unwrap_or(job.created_at);
     if context.now < ended + settle_time(context) {
         let reason = format!("{} has succeeded and does not name its model yet", job.id);
-        return Transition::wait(tx, seconds(context.config.training.poll_seconds), "training", reason);
+        return Ok(Transition::wait(tx, seconds(context.config.training.poll_seconds), "training", reason));
     }
     let reason =
         format!("{} has succeeded without naming a model; ask the provider, then retry the run", job.id);
-    Transition::finish(tx, RunStatus::Failed, "model_missing", reason)
+    trials::failed(context, tx, "model_missing".into(), reason).await
 }
 
 fn failure(job: &ProviderJob) -> (String, String) {
