@@ -40,6 +40,14 @@ pub struct ProviderArgs {
     #[arg(long, env = "OPENAI_BASE_URL", value_name = "URL", default_value = OPENAI_BASE_URL, value_parser = values::base_url)]
     pub openai_base_url: String,
 
+    /// Address of an Azure OpenAI resource, such as `https://name.openai.azure.com`
+    #[arg(long, env = "AZURE_OPENAI_ENDPOINT", value_name = "URL", value_parser = values::base_url)]
+    pub azure_openai_endpoint: Option<String>,
+
+    /// Key of the Azure OpenAI resource
+    #[arg(long, env = "AZURE_OPENAI_API_KEY", value_name = "KEY", hide_env_values = true, value_parser = values::api_key)]
+    pub azure_openai_api_key: Option<Secret>,
+
     /// How long a call of the provider may take, in seconds; uploads have ten times as long
     #[arg(
         long = "openai-timeout-seconds",
@@ -259,20 +267,37 @@ impl ServeArgs {
     ///
     /// # Errors
     ///
-    /// [`MissingKey`] when the worker is to train at OpenAI itself without a key.
-    pub fn check(&self) -> Result<(), MissingKey> {
-        let asks_for_key = self.roles.worker && self.provider.openai_base_url == OPENAI_BASE_URL;
-        if asks_for_key && self.provider.openai_api_key.is_none() {
-            return Err(MissingKey);
+    /// [`ProviderFault`] when the worker has no provider to train at, or Azure is named by half.
+    pub fn check(&self) -> Result<(), ProviderFault> {
+        let provider = &self.provider;
+        let azure = match (&provider.azure_openai_endpoint, &provider.azure_openai_api_key) {
+            (Some(_), None) => return Err(ProviderFault::AzureWithoutKey),
+            (None, Some(_)) => return Err(ProviderFault::AzureWithoutEndpoint),
+            (endpoint, _) => endpoint.is_some(),
+        };
+        let asks_for_key = self.roles.worker && !azure && provider.openai_base_url == OPENAI_BASE_URL;
+        if asks_for_key && provider.openai_api_key.is_none() {
+            return Err(ProviderFault::MissingKey);
         }
         Ok(())
     }
 }
 
-/// The worker has no key for the provider.
+/// What is missing to reach a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "OPENAI_API_KEY is not set: give the key the worker trains with, name another service in OPENAI_BASE_URL, \
-     or leave worker out of TUNELOOP_ROLES."
-)]
-pub struct MissingKey;
+pub enum ProviderFault {
+    /// The worker has no key for any provider.
+    #[error(
+        "OPENAI_API_KEY is not set: give the key the worker trains with, name another service in OPENAI_BASE_URL, \
+         give AZURE_OPENAI_ENDPOINT and AZURE_OPENAI_API_KEY, or leave worker out of TUNELOOP_ROLES."
+    )]
+    MissingKey,
+    /// Azure's address without its key.
+    #[error("AZURE_OPENAI_ENDPOINT is set without AZURE_OPENAI_API_KEY: give the key of the resource too.")]
+    AzureWithoutKey,
+    /// Azure's key without its address.
+    #[error(
+        "AZURE_OPENAI_API_KEY is set without AZURE_OPENAI_ENDPOINT: give the address of the resource too."
+    )]
+    AzureWithoutEndpoint,
+}

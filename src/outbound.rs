@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reqwest::{Url, redirect};
 
-pub use breaker::{BreakerState, CircuitBreaker};
+pub use breaker::{BreakerState, CircuitBreaker, Permit};
 
 /// A client for calls of `url`: with our name, without redirects, which would send a POST and its key a second time to somewhere
 /// else, without hidden retries, and without a proxy before this machine's own addresses.

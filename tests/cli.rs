@@ -132,6 +132,26 @@ fn a_worker_at_openai_needs_a_key_and_others_do_not() {
 }
 
 #[test]
+fn azure_alone_is_enough_for_a_worker_and_is_named_whole() {
+    const ENDPOINT: (&str, &str) = ("AZURE_OPENAI_ENDPOINT", "https://name.openai.azure.com");
+    const AZURE_KEY: (&str, &str) = ("AZURE_OPENAI_API_KEY", "hidden");
+    // The settings are accepted: it gets as far as the database, where nothing listens.
+    assert_eq!(tuneloop(&["serve"], &[DATABASE, ENDPOINT, AZURE_KEY]).status.code(), Some(1));
+    for also in [None, Some(KEY)] {
+        let with = |half| [Some(DATABASE), Some(half), also].into_iter().flatten().collect::<Vec<_>>();
+        let line = refusal(&["serve"], &with(ENDPOINT));
+        let expected =
+            "AZURE_OPENAI_ENDPOINT is set without AZURE_OPENAI_API_KEY: give the key of the resource too.";
+        assert_eq!(line, expected);
+        let line = refusal(&["serve"], &with(AZURE_KEY));
+        let expected = "AZURE_OPENAI_API_KEY is set without AZURE_OPENAI_ENDPOINT: give the address of the resource too.";
+        assert_eq!(line, expected);
+    }
+    let line = refusal(&["serve"], &[DATABASE, ENDPOINT, ("AZURE_OPENAI_API_KEY", "hidden word")]);
+    assert!(line.starts_with("AZURE_OPENAI_API_KEY cannot be used") && !line.contains("hidden"), "{line}");
+}
+
+#[test]
 fn text_in_another_encoding_is_refused_by_name() {
     let output = Command::new(env!("CARGO_BIN_EXE_tuneloop"))
         .arg("serve")

@@ -31,7 +31,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let settings = self.settings;
-        settings.check().map_err(|missing| Failure::Settings(missing.to_string()))?;
+        settings.check().map_err(|fault| Failure::Settings(fault.to_string()))?;
         // Before anything else, so that a process that is still connecting can be stopped.
         let stop = shutdown_signal()?;
         let telemetry = telemetry::init(&settings.telemetry)?;
@@ -80,16 +80,26 @@ fn prices(settings: &ServeArgs) -> Result<PriceTable, Failure> {
 
 /// The providers that there are keys for.
 fn trainers(settings: &ProviderArgs, clock: &Clock, metrics: &Metrics) -> Result<Trainers, Failure> {
-    let Some(key) = &settings.openai_api_key else { return Ok(Trainers::new()) };
-    let breaker = CircuitBreaker::new("openai", clock.clone()).with_gauge(metrics.circuit_breaker("openai"));
-    let openai = OpenAiSettings {
-        total_timeout: settings.openai_timeout,
-        upload_timeout: settings.openai_timeout * 10,
-        breaker: Some(breaker),
-        ..OpenAiSettings::new(settings.openai_base_url.clone(), ApiKey::new(key.expose()))
+    let client = |provider, reached: OpenAiSettings| {
+        let breaker = CircuitBreaker::new(provider, clock.clone());
+        let limited = OpenAiSettings {
+            total_timeout: settings.openai_timeout,
+            upload_timeout: settings.openai_timeout * 10,
+            breaker: Some(breaker.with_gauge(metrics.circuit_breaker(provider))),
+            ..reached
+        };
+        OpenAiTrainer::new(&limited, clock).map_err(|error| Failure::Settings(error.to_string()))
     };
-    let openai = OpenAiTrainer::new(&openai, clock).map_err(|error| Failure::Settings(error.to_string()))?;
-    Ok(Trainers::new().with_openai(openai))
+    let mut trainers = Trainers::new();
+    if let Some(key) = &settings.openai_api_key {
+        let openai = OpenAiSettings::new(settings.openai_base_url.clone(), ApiKey::new(key.expose()));
+        trainers = trainers.with_openai(client("openai", openai)?);
+    }
+    if let (Some(endpoint), Some(key)) = (&settings.azure_openai_endpoint, &settings.azure_openai_api_key) {
+        let azure = OpenAiSettings::azure(endpoint, ApiKey::new(key.expose()));
+        trainers = trainers.with_azure_openai(client("azure_openai", azure)?);
+    }
+    Ok(trainers)
 }
 
 /// Connects to a database that has the schema of this build.

@@ -44,14 +44,21 @@ struct Circuit {
     openings: u32,
     /// When the next trial may begin, or, half open, when the trial on its way is given up.
     until: DateTime<Utc>,
+    /// Grows whenever the circuit opens and whenever a trial begins.
+    turn: u64,
 }
 
 impl CircuitBreaker {
     /// A closed circuit.
     #[must_use]
     pub fn new(service: &'static str, clock: Clock) -> Self {
-        let circuit =
-            Circuit { state: BreakerState::Closed, failures: 0, openings: 0, until: DateTime::UNIX_EPOCH };
+        let circuit = Circuit {
+            state: BreakerState::Closed,
+            failures: 0,
+            openings: 0,
+            until: DateTime::UNIX_EPOCH,
+            turn: 0,
+        };
         Self { service, clock, gauge: None, circuit: Arc::new(Mutex::new(circuit)) }
     }
 
@@ -69,48 +76,26 @@ impl CircuitBreaker {
         self.circuit().state
     }
 
-    /// Asks to make a call; `Err` with the time until the next may be made. Who may call tells how it went by
-    /// [`Self::succeeded`] or [`Self::failed`].
-    pub fn admit(&self) -> Result<(), Duration> {
+    /// Asks to make a call; `Err` with the time until the next may be made. Who may call tells by the permit how it
+    /// went.
+    pub fn admit(&self) -> Result<Permit, Duration> {
         let now = self.clock.now();
         let mut circuit = self.circuit();
-        if circuit.state == BreakerState::Closed {
-            return Ok(());
+        if circuit.state != BreakerState::Closed {
+            if now < circuit.until {
+                return Err((circuit.until - now).to_std().unwrap_or_default());
+            }
+            // Also where a trial was begun and is still on its way.
+            circuit.until = now + TimeDelta::from_std(LONGEST_PAUSE).unwrap_or(TimeDelta::MAX);
+            circuit.turn += 1;
+            self.enter(&mut circuit, BreakerState::HalfOpen);
         }
-        if now < circuit.until {
-            return Err((circuit.until - now).to_std().unwrap_or_default());
-        }
-        // Also where a trial was begun and nobody told how it went.
-        circuit.until = now + TimeDelta::from_std(LONGEST_PAUSE).unwrap_or(TimeDelta::MAX);
-        self.enter(&mut circuit, BreakerState::HalfOpen);
-        Ok(())
+        Ok(Permit { breaker: self.clone(), turn: circuit.turn })
     }
 
-    /// The service has answered, be it with a refusal.
-    pub fn succeeded(&self) {
-        let mut circuit = self.circuit();
-        circuit.failures = 0;
-        circuit.openings = 0;
-        self.enter(&mut circuit, BreakerState::Closed);
-    }
-
-    /// The service could not be reached, did not answer in time, or could not do its work.
-    pub fn failed(&self) {
-        let mut circuit = self.circuit();
-        circuit.failures = circuit.failures.saturating_add(1);
-        let opens = match circuit.state {
-            BreakerState::Closed => circuit.failures >= FAILURES,
-            BreakerState::HalfOpen => true,
-            // A call that was on its way before.
-            BreakerState::Open => false,
-        };
-        if opens {
-            let pause = FIRST_PAUSE.saturating_mul(1 << circuit.openings.min(16)).min(LONGEST_PAUSE);
-            let pause = pause.mul_f64(0.8 + 0.4 * self.clock.fraction());
-            circuit.openings += 1;
-            circuit.until = self.clock.now() + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
-            self.enter(&mut circuit, BreakerState::Open);
-        }
+    /// The circuit, where it has neither opened nor begun another trial since this turn.
+    fn of_turn(&self, turn: u64) -> Option<MutexGuard<'_, Circuit>> {
+        Some(self.circuit()).filter(|circuit| circuit.turn == turn)
     }
 
     fn enter(&self, circuit: &mut Circuit, state: BreakerState) {
@@ -129,6 +114,54 @@ impl CircuitBreaker {
     }
 }
 
+/// The permission to make one call. It counts only in the turn of the circuit that it was given in: a call that was on
+/// its way before the circuit opened neither closes it nor keeps it open. Dropped without a word, as when the
+/// call is given up, it says nothing of the service, and where it was the trial another may begin at once.
+#[must_use]
+#[derive(Debug)]
+pub struct Permit {
+    breaker: CircuitBreaker,
+    turn: u64,
+}
+
+impl Permit {
+    /// The service has answered, be it with a refusal.
+    pub fn succeeded(self) {
+        if let Some(mut circuit) = self.breaker.of_turn(self.turn) {
+            circuit.failures = 0;
+            circuit.openings = 0;
+            self.breaker.enter(&mut circuit, BreakerState::Closed);
+        }
+    }
+
+    /// The service could not be reached, did not answer in time, or could not do its work.
+    pub fn failed(self) {
+        let Some(mut circuit) = self.breaker.of_turn(self.turn) else { return };
+        circuit.failures = circuit.failures.saturating_add(1);
+        if circuit.state == BreakerState::HalfOpen || circuit.failures >= FAILURES {
+            let clock = &self.breaker.clock;
+            let pause = FIRST_PAUSE.saturating_mul(1 << circuit.openings.min(16)).min(LONGEST_PAUSE);
+            let pause = pause.mul_f64(0.8 + 0.4 * clock.fraction());
+            circuit.openings += 1;
+            circuit.turn += 1;
+            circuit.until = clock.now() + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
+            self.breaker.enter(&mut circuit, BreakerState::Open);
+        }
+    }
+}
+
+impl Drop for Permit {
+    /// After [`Self::succeeded`] and [`Self::failed`] the circuit is no longer half open in this turn.
+    fn drop(&mut self) {
+        let Some(mut circuit) = self.breaker.of_turn(self.turn) else { return };
+        if circuit.state == BreakerState::HalfOpen {
+            circuit.turn += 1;
+            circuit.until = self.breaker.clock.now();
+            self.breaker.enter(&mut circuit, BreakerState::Open);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,18 +173,24 @@ mod tests {
 
     fn fail(breaker: &CircuitBreaker, times: u32) {
         for _ in 0..times {
-            breaker.failed();
+            breaker.admit().unwrap().failed();
         }
+    }
+
+    /// Opens a circuit and waits until its trial may begin.
+    fn open_and_wait(breaker: &CircuitBreaker, clock: &Clock) {
+        fail(breaker, FAILURES);
+        clock.advance(TimeDelta::from_std(breaker.admit().unwrap_err()).unwrap());
     }
 
     #[test]
     fn only_failures_in_a_row_open_it() {
         let (breaker, _) = breaker();
         fail(&breaker, FAILURES - 1);
-        breaker.succeeded();
+        breaker.admit().unwrap().succeeded();
         fail(&breaker, FAILURES - 1);
-        assert_eq!((breaker.state(), breaker.admit()), (BreakerState::Closed, Ok(())));
-        breaker.failed();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        fail(&breaker, 1);
         assert_eq!(breaker.state(), BreakerState::Open);
         assert!(breaker.admit().is_err());
     }
@@ -163,11 +202,13 @@ mod tests {
         let wait = breaker.admit().unwrap_err();
         assert!(wait >= FIRST_PAUSE.mul_f64(0.8) && wait <= FIRST_PAUSE.mul_f64(1.2), "{wait:?}");
         clock.advance(TimeDelta::from_std(wait).unwrap());
-        assert_eq!(breaker.admit(), Ok(()));
+        let trial = breaker.admit().unwrap();
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert!(breaker.admit().is_err(), "the others wait for the one");
-        breaker.succeeded();
-        assert_eq!((breaker.state(), breaker.admit()), (BreakerState::Closed, Ok(())));
+        trial.succeeded();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        fail(&breaker, FAILURES - 1);
+        assert_eq!(breaker.state(), BreakerState::Closed, "the failures before are forgotten");
     }
 
     #[test]
@@ -179,8 +220,7 @@ mod tests {
             let wait = breaker.admit().unwrap_err();
             longest = longest.max(wait);
             clock.advance(TimeDelta::from_std(wait).unwrap());
-            assert_eq!(breaker.admit(), Ok(()));
-            breaker.failed();
+            fail(&breaker, 1);
         }
         assert!(
             longest > LONGEST_PAUSE.mul_f64(0.79) && longest <= LONGEST_PAUSE.mul_f64(1.2),
@@ -189,14 +229,51 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_of_which_nobody_tells_is_given_up() {
+    fn a_late_answer_of_an_older_call_changes_nothing() {
         let (breaker, clock) = breaker();
-        fail(&breaker, FAILURES);
-        for _ in 0..2 {
-            let wait = breaker.admit().unwrap_err();
-            clock.advance(TimeDelta::from_std(wait).unwrap());
-            assert_eq!(breaker.admit(), Ok(()));
-        }
+        let older = || breaker.admit().unwrap();
+        let (first, second, third, fourth) = (older(), older(), older(), older());
+        open_and_wait(&breaker, &clock);
+        first.succeeded();
+        assert_eq!(breaker.state(), BreakerState::Open);
+        let trial = breaker.admit().unwrap();
+        second.succeeded();
+        third.failed();
+        drop(fourth);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen, "only the trial decides");
+        trial.succeeded();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_dropped_trial_lets_another_begin_at_once_and_a_dropped_call_says_nothing() {
+        let (breaker, clock) = breaker();
+        fail(&breaker, FAILURES - 1);
+        drop(breaker.admit().unwrap());
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        fail(&breaker, 1);
+        clock.advance(TimeDelta::from_std(breaker.admit().unwrap_err()).unwrap());
+        drop(breaker.admit().unwrap());
+        assert_eq!(breaker.state(), BreakerState::Open);
+        let trial = breaker.admit().expect("the trial is free");
+        assert!(breaker.admit().is_err(), "and again there is one");
+        trial.succeeded();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_trial_of_which_nobody_tells_is_given_up_and_its_word_comes_too_late() {
+        let (breaker, clock) = breaker();
+        open_and_wait(&breaker, &clock);
+        let silent = breaker.admit().unwrap();
+        let wait = breaker.admit().unwrap_err();
+        assert_eq!(wait, LONGEST_PAUSE);
+        clock.advance(TimeDelta::from_std(wait).unwrap());
+        let next = breaker.admit().unwrap();
+        silent.succeeded();
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        next.failed();
+        assert_eq!(breaker.state(), BreakerState::Open);
     }
 
     #[test]

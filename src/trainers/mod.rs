@@ -1,8 +1,8 @@
 //! Providers of fine-tuning behind one small trait. They know nothing of runs, steps or the database.
 //!
-//! A training costs money, so nothing here retries by itself: each call sends at most one request per page
-//! it reads and says in its error whether the request may have been carried out all the same
-//! ([`TrainerError::is_ambiguous`]). The caller looks ([`Trainer::find_file`], [`Trainer::find_jobs`]),
+//! A training costs money, so what changes something is sent once: its error says whether the request may
+//! have been carried out all the same ([`TrainerError::is_ambiguous`]). What only reads is sent up to three
+//! times, where another try may help and the call's time limit leaves room for it. The caller looks ([`Trainer::find_file`], [`Trainer::find_jobs`]),
 //! adopts what it finds, and only then sends.
 
 mod data_rules;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use data_rules::DataRules;
 pub use error::{RejectReason, Result, TrainerError};
-pub use openai::{ApiKey, OPENAI_BASE_URL, OpenAiSettings, OpenAiSettingsError, OpenAiTrainer};
+pub use openai::{ApiKey, Dialect, OPENAI_BASE_URL, OpenAiSettings, OpenAiSettingsError, OpenAiTrainer};
 pub use registry::{AnyTrainer, PROVIDERS, Trainers};
 pub use types::{
     ChatMessage, Checkpoint, Completion, CompletionRequest, FileId, Hyperparameters, JobStatus, LineFault,

@@ -8,12 +8,12 @@ use super::{
 };
 
 /// The names of all providers, whether configured or not.
-pub const PROVIDERS: [&str; 1] = ["openai"];
+pub const PROVIDERS: [&str; 2] = ["openai", "azure_openai"];
 
 /// Any of the providers.
 #[derive(Debug, Clone)]
 pub enum AnyTrainer {
-    /// OpenAI, or a service that speaks its protocol.
+    /// OpenAI, Azure OpenAI, or another service that speaks their protocol.
     OpenAi(OpenAiTrainer),
 }
 
@@ -21,6 +21,7 @@ pub enum AnyTrainer {
 #[derive(Debug, Clone, Default)]
 pub struct Trainers {
     openai: Option<AnyTrainer>,
+    azure_openai: Option<AnyTrainer>,
 }
 
 impl Trainers {
@@ -37,24 +38,34 @@ impl Trainers {
         self
     }
 
+    /// Adds Azure OpenAI.
+    #[must_use]
+    pub fn with_azure_openai(mut self, trainer: OpenAiTrainer) -> Self {
+        self.azure_openai = Some(AnyTrainer::OpenAi(trainer));
+        self
+    }
+
     /// The provider with this name. [`RejectReason::UnknownTrainer`] when there is none,
     /// [`RejectReason::TrainerNotConfigured`] when its key is not set.
     pub fn get(&self, provider: &str) -> Result<&AnyTrainer> {
-        match provider {
-            "openai" => self.openai.as_ref().ok_or_else(|| {
-                TrainerError::rejected(
-                    RejectReason::TrainerNotConfigured,
-                    "The trainer openai has no key; set OPENAI_API_KEY and start the service again.",
-                )
-            }),
-            unknown => Err(TrainerError::rejected(
-                RejectReason::UnknownTrainer,
-                format!(
-                    "There is no trainer {unknown:?}; set the pipeline's trainer to one of: {}.",
-                    PROVIDERS.join(", ")
-                ),
-            )),
-        }
+        let (configured, variables) = match provider {
+            "openai" => (&self.openai, "OPENAI_API_KEY"),
+            "azure_openai" => (&self.azure_openai, "AZURE_OPENAI_ENDPOINT and AZURE_OPENAI_API_KEY"),
+            unknown => {
+                return Err(TrainerError::rejected(
+                    RejectReason::UnknownTrainer,
+                    format!(
+                        "There is no trainer {unknown:?}; set the pipeline's trainer to one of: {}.",
+                        PROVIDERS.join(", ")
+                    ),
+                ));
+            }
+        };
+        configured.as_ref().ok_or_else(|| {
+            let message =
+                format!("The trainer {provider} has no key; set {variables} and start the service again.");
+            TrainerError::rejected(RejectReason::TrainerNotConfigured, message)
+        })
     }
 }
 
@@ -142,6 +153,9 @@ mod tests {
         let (reason, message) = refusal("openai");
         assert_eq!(reason, RejectReason::TrainerNotConfigured);
         assert!(message.contains("set OPENAI_API_KEY"), "{message}");
+        let (reason, message) = refusal("azure_openai");
+        assert_eq!(reason, RejectReason::TrainerNotConfigured);
+        assert!(message.contains("set AZURE_OPENAI_ENDPOINT and AZURE_OPENAI_API_KEY"), "{message}");
     }
 
     #[test]

@@ -250,6 +250,27 @@ mod tests {
     }
 
     #[test]
+    fn only_azure_lets_choose_where_it_trains() {
+        let faults = |provider: &str, training_type: &str| {
+            let mut config = minimal();
+            config.training.provider = provider.into();
+            config.training.training_type = Some(training_type.into());
+            config.faults().into_iter().collect::<Vec<_>>()
+        };
+        for training_type in ["standard", "globalStandard", "developerTier"] {
+            assert_eq!(faults("azure_openai", training_type), []);
+            let [(field, sentence)] = &faults("openai", training_type)[..] else { panic!("one fault") };
+            assert_eq!(
+                (field.as_str(), sentence.as_str()),
+                ("/training/training_type", "needs the provider azure_openai")
+            );
+        }
+        let [(field, sentence)] = &faults("azure_openai", "GlobalStandard")[..] else { panic!("one fault") };
+        assert_eq!(field, "/training/training_type");
+        assert!(sentence.contains("globalStandard"), "{sentence}");
+    }
+
+    #[test]
     fn an_unknown_field_is_refused() {
         let text = json!({"serving_model": "a", "training": {"base_model": "b", "epochs": 3}});
         assert!(serde_json::from_value::<PipelineConfig>(text).unwrap_err().to_string().contains("epochs"));

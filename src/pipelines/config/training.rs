@@ -8,11 +8,16 @@ use super::checks::Checks;
 use super::search::SearchSettings;
 use crate::trainers::{Hyperparameters, Method, PROVIDERS};
 
+/// The only provider that lets choose where it trains.
+const AZURE: &str = "azure_openai";
+/// Where that is.
+const TRAINING_TYPES: [&str; 3] = ["standard", "globalStandard", "developerTier"];
+
 /// How a model is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingSettings {
-    /// The trainer, such as `openai`.
+    /// The trainer: `openai` or `azure_openai`.
     #[serde(default = "openai")]
     pub provider: String,
     /// The model that is trained; providers train dated snapshots.
@@ -105,6 +110,11 @@ impl TrainingSettings {
         let provider = PROVIDERS.contains(&self.provider.as_str());
         checks.that("provider", provider, &format!("must be one of: {}", PROVIDERS.join(", ")));
         checks.model("base_model", &self.base_model);
+        let training_type = self.training_type.as_deref().is_none_or(|name| TRAINING_TYPES.contains(&name));
+        let known = format!("must be one of: {}", TRAINING_TYPES.join(", "));
+        checks.that("training_type", training_type, &known);
+        let azure = self.training_type.is_none() || self.provider == AZURE;
+        checks.that("training_type", azure, "needs the provider azure_openai");
         let suffix = self.suffix.as_ref().is_none_or(|suffix| (1..=64).contains(&suffix.chars().count()));
         checks.that("suffix", suffix, "must have 1 to 64 characters");
         let whole = |value: Option<u32>, most| value.is_none_or(|value| (1..=most).contains(&value));

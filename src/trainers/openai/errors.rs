@@ -1,9 +1,10 @@
 //! What a failed request means for the operation it belonged to.
-//!
-//! Codes: OpenAI's error guide for HTTP errors, and the `error.code` of failed jobs.
+
+use std::borrow::Cow;
 
 use reqwest::StatusCode;
 
+use super::dialect::Dialect;
 use super::http::{ErrorObject, Failure, Refusal};
 use crate::trainers::{RejectReason, TrainerError};
 
@@ -55,7 +56,7 @@ impl Operation {
     pub(super) fn error(self, failure: Failure) -> TrainerError {
         match failure {
             Failure::Refused(refusal) => self.refused(&refusal),
-            Failure::NotSent(_) => self.retryable(&failure, false),
+            Failure::NotSent(_) | Failure::Content(_) => self.retryable(&failure, false),
             Failure::Suspended(wait) => TrainerError::Retryable {
                 message: format!("{} was not tried: {failure}.", self.describe()),
                 retry_after: Some(wait),
@@ -91,7 +92,8 @@ impl Operation {
             RejectReason::InvalidApiKey => status.to_string(),
             _ => refusal.said(),
         };
-        let message = format!("{} was refused ({said}); {}.", self.describe(), self.remedy(reason));
+        let message =
+            format!("{} was refused ({said}); {}.", self.describe(), self.remedy(reason, refusal.dialect));
         TrainerError::rejected(reason, message)
     }
 
@@ -123,7 +125,7 @@ impl Operation {
         match (self, &refusal.error) {
             // Without the protocol's error object, or with its error for unknown routes, the address is wrong.
             (_, None) => RejectReason::WrongBaseUrl,
-            (_, Some(error)) if error.message.starts_with("Invalid URL") => RejectReason::WrongBaseUrl,
+            (_, Some(error)) if error.is_unknown_route() => RejectReason::WrongBaseUrl,
             (Self::Model | Self::Complete, _) => RejectReason::ModelNotFound,
             (Self::Poll | Self::Cancel | Self::Events | Self::Checkpoints, _) => RejectReason::JobNotFound,
             (Self::Create | Self::Upload | Self::ListFiles | Self::ListJobs | Self::DeleteFile, _) => {
@@ -133,35 +135,52 @@ impl Operation {
     }
 
     /// What to do, at the end of a sentence.
-    fn remedy(self, reason: RejectReason) -> &'static str {
-        match reason {
+    fn remedy(self, reason: RejectReason, dialect: Dialect) -> Cow<'static, str> {
+        let (key, address) = (dialect.key_variable(), dialect.address_variable());
+        let fixed = match reason {
             RejectReason::TrainingNotAvailable => {
                 "ask the provider to enable fine-tuning for this account, or use another account's key"
             }
             RejectReason::InsufficientQuota => "add credit or raise the budget of the provider's account",
-            RejectReason::ModelNotFound if matches!(self, Self::Model | Self::Complete) => {
-                "check the model's id"
-            }
+            RejectReason::ModelNotFound if matches!(self, Self::Model | Self::Complete) => match dialect {
+                Dialect::OpenAi => "check the model's id",
+                Dialect::Azure => "deploy the model at Azure under the name it is asked by",
+            },
             RejectReason::ModelNotFound => "set base_model to a model that this account may fine-tune",
             RejectReason::InvalidTrainingFile => "correct the dataset and start a new run",
             RejectReason::ModerationBlocked => {
                 "remove the examples that the provider's safety checks object to"
             }
-            RejectReason::InvalidApiKey => "set OPENAI_API_KEY to a valid key",
-            RejectReason::PermissionDenied => "give the key of OPENAI_API_KEY the right to do this",
-            RejectReason::JobNotFound => "check that OPENAI_API_KEY belongs to the project that made the job",
-            RejectReason::WrongBaseUrl => "set OPENAI_BASE_URL to the address in front of /fine_tuning/jobs",
+            RejectReason::InvalidApiKey => return format!("set {key} to a valid key").into(),
+            RejectReason::PermissionDenied => {
+                return format!("give the key of {key} the right to do this").into();
+            }
+            RejectReason::JobNotFound => {
+                let place = match dialect {
+                    Dialect::OpenAi => "project",
+                    Dialect::Azure => "resource",
+                };
+                return format!("check that {key} belongs to the {place} that made the job").into();
+            }
+            RejectReason::WrongBaseUrl => {
+                let place = match dialect {
+                    Dialect::OpenAi => "the address in front of /fine_tuning/jobs",
+                    Dialect::Azure => "the address of the resource, in front of /openai/v1",
+                };
+                return format!("set {address} to {place}").into();
+            }
             RejectReason::UnknownTrainer | RejectReason::TrainerNotConfigured | RejectReason::Rejected => {
                 "correct the pipeline's configuration as the answer says"
             }
-        }
+        };
+        fixed.into()
     }
 }
 
 impl Refusal {
     /// The protocol's answer that what was asked for does not exist, rather than the address itself.
     pub(super) fn is_unknown_object(&self) -> bool {
-        let unknown = |error: &ErrorObject| !error.message.starts_with("Invalid URL");
+        let unknown = |error: &ErrorObject| !error.is_unknown_route();
         self.status == StatusCode::NOT_FOUND && self.error.as_ref().is_some_and(unknown)
     }
 
@@ -175,38 +194,9 @@ impl Refusal {
 }
 
 impl ErrorObject {
-    /// What an error object means, wherever it stands: in an HTTP error or in a failed job.
-    pub(super) fn reason(&self) -> Option<RejectReason> {
-        let by_code = match self.code.as_str() {
-            "training_not_available" | "fine_tuning_not_available" => RejectReason::TrainingNotAvailable,
-            "insufficient_quota"
-            | "exceeded_quota"
-            | "quota_exceeded"
-            | "billing_hard_limit_reached"
-            | "billing_not_active" => RejectReason::InsufficientQuota,
-            "model_not_found" | "model_not_available" | "invalid_model" => RejectReason::ModelNotFound,
-            "invalid_training_file" | "invalid_validation_file" | "invalid_file" | "invalid_file_format" => {
-                RejectReason::InvalidTrainingFile
-            }
-            "invalid_api_key" => RejectReason::InvalidApiKey,
-            code if code.contains("moderation")
-                || code.contains("content_policy")
-                || code.contains("content_filter")
-                || code.contains("safety") =>
-            {
-                RejectReason::ModerationBlocked
-            }
-            _ if self.kind == "insufficient_quota" => RejectReason::InsufficientQuota,
-            _ => return self.reason_by_param(),
-        };
-        Some(by_code)
-    }
-
-    fn reason_by_param(&self) -> Option<RejectReason> {
-        match self.param.as_str() {
-            "model" => Some(RejectReason::ModelNotFound),
-            "training_file" | "validation_file" | "file" => Some(RejectReason::InvalidTrainingFile),
-            _ => None,
-        }
+    /// The protocol's error for an address that it does not have; OpenAI and Azure each have their words for it.
+    fn is_unknown_route(&self) -> bool {
+        self.message.starts_with("Invalid URL")
+            || (self.code == "404" && self.message == "Resource not found")
     }
 }

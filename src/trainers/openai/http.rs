@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
 use axum::http;
-use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use thiserror::Error;
 
+use super::content::ContentFault;
+use super::dialect::Dialect;
 use super::settings::ApiKey;
 use crate::clock::Clock;
 use crate::outbound::CircuitBreaker;
@@ -38,6 +40,9 @@ pub(super) enum Failure {
     /// Nothing was sent.
     #[error("no connection could be made: {0}")]
     NotSent(String),
+    /// Sent in part, because our own content ended in an error: the provider cannot have taken it.
+    #[error("the file could not be read to its end: {0}")]
+    Content(String),
     /// Sent, at least in part, and no answer came.
     #[error("no answer came: {0}")]
     NoAnswer(String),
@@ -55,6 +60,8 @@ pub(super) enum Failure {
 /// An answer other than success.
 #[derive(Debug)]
 pub(super) struct Refusal {
+    /// Who refused.
+    pub(super) dialect: Dialect,
     pub(super) status: StatusCode,
     /// The fields of the protocol's error object; `None` when the body has none.
     pub(super) error: Option<ErrorObject>,
@@ -76,6 +83,7 @@ pub(super) struct Transport {
     pub(super) client: reqwest::Client,
     /// The limit for sending the request and reading the whole answer.
     pub(super) timeout: Duration,
+    pub(super) dialect: Dialect,
     pub(super) api_key: ApiKey,
     pub(super) clock: Clock,
     pub(super) breaker: CircuitBreaker,
@@ -104,7 +112,8 @@ impl Transport {
         loop {
             let request = factory.build().await.map_err(|error| Failure::NotSent(error.to_string()))?;
             let reads = request.method() == Method::GET;
-            let failure = match self.execute(request).await {
+            let left = self.timeout.saturating_sub(begun.elapsed());
+            let failure = match self.execute(request, left, &ContentFault::default()).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
@@ -113,7 +122,7 @@ impl Transport {
             }
             let wait = failure.retry_after().unwrap_or(FIRST_WAIT * tries);
             let wait = wait.mul_f64(1.0 + self.clock.fraction());
-            if wait > LONGEST_WAIT || begun.elapsed() + wait > self.timeout {
+            if wait > LONGEST_WAIT || begun.elapsed() + wait >= self.timeout {
                 return Err(failure);
             }
             tokio::time::sleep(wait).await;
@@ -121,18 +130,26 @@ impl Transport {
         }
     }
 
-    /// Sends a request once and reads its answer.
-    pub(super) async fn execute(&self, mut request: reqwest::Request) -> Result<Response, Failure> {
-        self.breaker.admit().map_err(Failure::Suspended)?;
-        *request.timeout_mut() = Some(self.timeout);
-        if let Some(key) = request.headers_mut().get_mut(AUTHORIZATION) {
-            key.set_sensitive(true);
-        }
+    /// Sends a request once and reads its answer, within a time limit. What goes wrong once the request's own
+    /// content has failed says nothing of the provider.
+    pub(super) async fn execute(
+        &self,
+        mut request: reqwest::Request,
+        limit: Duration,
+        content: &ContentFault,
+    ) -> Result<Response, Failure> {
+        let authorized = self.dialect.authorize(request.headers_mut(), &self.api_key);
+        authorized.map_err(|error| Failure::NotSent(error.to_string()))?;
+        *request.timeout_mut() = Some(limit);
+        let permit = self.breaker.admit().map_err(Failure::Suspended)?;
         let answer = self.exchange(request).await;
+        if let (Err(_), Some(why)) = (&answer, content.get()) {
+            return Err(Failure::Content(why.to_owned()));
+        }
         match &answer {
-            Err(Failure::NotSent(_) | Failure::NoAnswer(_)) => self.breaker.failed(),
-            Err(Failure::Refused(refusal)) if refusal.status.is_server_error() => self.breaker.failed(),
-            _ => self.breaker.succeeded(),
+            Err(Failure::NotSent(_) | Failure::NoAnswer(_)) => permit.failed(),
+            Err(Failure::Refused(refusal)) if refusal.status.is_server_error() => permit.failed(),
+            _ => permit.succeeded(),
         }
         answer
     }
@@ -148,7 +165,10 @@ impl Transport {
         if !status.is_success() {
             // A refusal whose body is lost is still a refusal.
             let error = body.ok().and_then(|body| error_object(&body, &self.api_key));
-            return Err(Failure::Refused(Refusal { status, error, retry_after }));
+            return Err(Failure::Refused(Refusal { dialect: self.dialect, status, error, retry_after }));
+        }
+        if status == StatusCode::NO_CONTENT {
+            return Ok(Response::from(http::Response::new("null")));
         }
         let body = body?;
         if let Err(error) = serde_json::from_slice::<IgnoredAny>(&body) {
@@ -166,7 +186,7 @@ impl Failure {
             Self::Refused(refusal) => {
                 refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Suspended(_) => false,
+            Self::Suspended(_) | Self::Content(_) => false,
         }
     }
 

@@ -4,9 +4,12 @@
 //! [`wire`] reads leniently; [`http`] takes the place of its retrying HTTP service; [`errors`] gives
 //! failures their meaning.
 
+mod content;
+mod dialect;
 mod errors;
 mod http;
 mod pages;
+mod reasons;
 pub(super) mod rules;
 mod settings;
 #[cfg(test)]
@@ -24,6 +27,7 @@ use reqwest::{Body, multipart};
 use serde_json::Value;
 use uuid::{Uuid, Version};
 
+pub use dialect::Dialect;
 pub use settings::{ApiKey, OPENAI_BASE_URL, OpenAiSettings, OpenAiSettingsError};
 
 use super::{
@@ -32,6 +36,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::outbound::{self, CircuitBreaker};
+use content::ContentFault;
 use errors::Operation;
 use http::{Failure, Transport};
 
@@ -45,6 +50,7 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::days(1);
 /// A client of OpenAI's fine-tuning. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct OpenAiTrainer {
+    dialect: Dialect,
     base_url: String,
     calls: Client<OpenAIConfig>,
     /// With the time limit of uploads, which do not go through async-openai: it would hold the whole file.
@@ -53,7 +59,10 @@ pub struct OpenAiTrainer {
 
 impl fmt::Debug for OpenAiTrainer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenAiTrainer").field("base_url", &self.base_url).finish_non_exhaustive()
+        f.debug_struct("OpenAiTrainer")
+            .field("dialect", &self.dialect)
+            .field("base_url", &self.base_url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,21 +73,25 @@ impl OpenAiTrainer {
         let base_url = url.as_str().trim_end_matches('/').to_owned();
         let client = outbound::client(&url, settings.connect_timeout);
         let client = client.map_err(|error| OpenAiSettingsError::HttpClient(error.to_string()))?;
-        // Every value is set, so that none comes from the environment.
-        let config = OpenAIConfig::new()
-            .with_api_base(&base_url)
-            .with_api_key(settings.checked_api_key()?)
-            .with_org_id("")
-            .with_project_id("");
+        settings.check_api_key()?;
+        let dialect = settings.dialect;
+        // Every value is set, so that none comes from the environment. The key is set by the transport.
+        let config =
+            OpenAIConfig::new().with_api_base(&base_url).with_api_key("").with_org_id("").with_project_id("");
         let calls = Transport {
             client: client.clone(),
             timeout: settings.total_timeout,
+            dialect,
             api_key: settings.api_key.clone(),
             clock: clock.clone(),
-            breaker: settings.breaker.clone().unwrap_or_else(|| CircuitBreaker::new("openai", clock.clone())),
+            breaker: settings
+                .breaker
+                .clone()
+                .unwrap_or_else(|| CircuitBreaker::new(dialect.provider(), clock.clone())),
         };
         let uploads = Transport { timeout: settings.upload_timeout, ..calls.clone() };
-        Ok(Self { base_url, calls: Client::build(client.clone(), config).with_http_service(calls), uploads })
+        let calls = Client::build(client, config).with_http_service(calls);
+        Ok(Self { dialect, base_url, calls, uploads })
     }
 
     async fn files_page(&self, after: Option<String>) -> Result<Value> {
@@ -91,7 +104,9 @@ impl OpenAiTrainer {
 
     async fn jobs_page(&self, training_id: Uuid, after: Option<String>) -> Result<Value> {
         let mut query = page_query(JOBS_PER_PAGE, after);
-        query.push(("metadata[training_id]".to_owned(), training_id.to_string()));
+        if self.dialect.filters_by_metadata() {
+            query.push(("metadata[training_id]".to_owned(), training_id.to_string()));
+        }
         let list = async { self.calls.fine_tuning().query(&query)?.list_paginated_byot().await };
         list.await.map_err(|error| Operation::ListJobs.error(error.into()))
     }
@@ -107,17 +122,27 @@ impl OpenAiTrainer {
         let list = async { self.calls.fine_tuning().query(&query)?.list_events_byot(job_id).await };
         list.await.map_err(|error| Operation::Events.error(error.into()))
     }
+
+    fn read_job(
+        &self,
+        operation: Operation,
+        answer: std::result::Result<Value, Failure>,
+    ) -> Result<ProviderJob> {
+        let answer = answer.map_err(|failure| operation.error(failure))?;
+        self.dialect.read_job(&answer).map_err(|why| operation.malformed(why))
+    }
 }
 
 impl Trainer for OpenAiTrainer {
     async fn upload(&self, file: TrainingFile) -> Result<FileId> {
-        let content = multipart::Part::stream_with_length(Body::wrap_stream(file.content), file.bytes);
+        let fault = ContentFault::default();
+        let content = Body::wrap_stream(fault.watch(file.content));
+        let content = multipart::Part::stream_with_length(content, file.bytes);
         let form =
             multipart::Form::new().text("purpose", "fine-tune").part("file", content.file_name(file.name));
         let request = self.uploads.client.post(format!("{}/files", self.base_url));
-        let request = request.bearer_auth(self.uploads.api_key.expose()).multipart(form).build();
-        let answer = match request {
-            Ok(request) => self.uploads.execute(request).await,
+        let answer = match request.multipart(form).build() {
+            Ok(request) => self.uploads.execute(request, self.uploads.timeout, &fault).await,
             Err(error) => Err(Failure::NotSent(error.to_string())),
         };
         let answer = answer.map_err(|failure| Operation::Upload.error(failure))?;
@@ -143,24 +168,22 @@ impl Trainer for OpenAiTrainer {
     }
 
     async fn create(&self, request: &TrainingRequest) -> Result<ProviderJob> {
-        let answer = self.calls.fine_tuning().create_byot(wire::create_body(request)).await;
-        read_job(Operation::Create, answer.map_err(Failure::from))
+        let answer = self.calls.fine_tuning().create_byot(self.dialect.create_body(request)).await;
+        self.read_job(Operation::Create, answer.map_err(Failure::from))
     }
 
-    /// Asks the provider to filter, and filters again, since some ignore what they do not know. Jobs are
-    /// listed newest first, and a `training_id` made by [`Clock::uuid`] carries its time, so that the
-    /// search ends where all jobs are older than the training.
+    /// Asks the provider to filter, and filters again, since some ignore what they do not know; Azure is not
+    /// asked, since it may hide jobs whose metadata it did not keep. Where jobs are listed newest first, a
+    /// `training_id` made by [`Clock::uuid`] carries its time, so that the search ends where all are older.
     async fn find_jobs(&self, training_id: Uuid) -> Result<Vec<ProviderJob>> {
-        let earliest = made_at(training_id).map(|time| time - CLOCK_SKEW);
+        let ordered = self.dialect.lists_newest_first();
+        let earliest = made_at(training_id).filter(|_| ordered).map(|time| time - CLOCK_SKEW);
         let wanted = training_id.to_string();
         let mut found = Vec::new();
         let fetch = |after| self.jobs_page(training_id, after);
         pages::walk(Operation::ListJobs, JOBS_PER_PAGE, fetch, |jobs| {
-            let of_training = |job: &&Value| {
-                let id = job.get("metadata").and_then(|metadata| metadata.get("training_id"));
-                id.and_then(Value::as_str) == Some(&wanted)
-            };
-            found.extend(jobs.iter().filter(of_training).map(wire::job));
+            let of_training = jobs.iter().filter(|job| self.dialect.is_of_training(job, &wanted));
+            found.extend(of_training.map(|job| self.dialect.read_job(job)));
             let is_older = |job| wire::time(job, "created_at").is_some_and(|time| Some(time) < earliest);
             if jobs.iter().all(is_older) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
@@ -174,7 +197,7 @@ impl Trainer for OpenAiTrainer {
 
     async fn poll(&self, job_id: &str) -> Result<ProviderJob> {
         let answer = self.calls.fine_tuning().retrieve_byot(segment(job_id)).await;
-        read_job(Operation::Poll, answer.map_err(Failure::from))
+        self.read_job(Operation::Poll, answer.map_err(Failure::from))
     }
 
     async fn cancel(&self, job_id: &str) -> Result<ProviderJob> {
@@ -185,7 +208,7 @@ impl Trainer for OpenAiTrainer {
             }
             _ => None,
         };
-        ended.map_or_else(|| read_job(Operation::Cancel, answer), Ok)
+        ended.map_or_else(|| self.read_job(Operation::Cancel, answer), Ok)
     }
 
     async fn events(&self, job_id: &str, after: Option<&str>) -> Result<Vec<TrainingEvent>> {
@@ -240,18 +263,17 @@ impl Trainer for OpenAiTrainer {
     }
 
     async fn model_exists(&self, model_id: &str) -> Result<bool> {
-        let answer = self.calls.models().retrieve_byot::<_, Value>(segment(model_id)).await;
+        let answer = match self.dialect {
+            Dialect::OpenAi => self.calls.models().retrieve_byot::<_, Value>(segment(model_id)).await,
+            // Azure describes models that nobody has deployed, too: only an answer proves that one serves.
+            Dialect::Azure => self.calls.chat().create_byot(wire::short_question(model_id)).await,
+        };
         match answer.map_err(|error| Operation::Model.error(error.into())) {
             Ok(_) => Ok(true),
             Err(TrainerError::Rejected { reason: RejectReason::ModelNotFound, .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
-}
-
-fn read_job(operation: Operation, answer: std::result::Result<Value, Failure>) -> Result<ProviderJob> {
-    let answer = answer.map_err(|failure| operation.error(failure))?;
-    wire::job(&answer).map_err(|why| operation.malformed(why))
 }
 
 fn page_query(limit: usize, after: Option<String>) -> Vec<(String, String)> {

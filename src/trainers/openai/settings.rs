@@ -7,6 +7,7 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 use thiserror::Error;
 
+use super::dialect::Dialect;
 use crate::outbound::CircuitBreaker;
 
 /// OpenAI's own address.
@@ -37,6 +38,8 @@ impl fmt::Debug for ApiKey {
 /// How to reach the provider.
 #[derive(Debug, Clone)]
 pub struct OpenAiSettings {
+    /// Which service it is.
+    pub dialect: Dialect,
     /// The address in front of `/files` and `/fine_tuning/jobs`, such as [`OPENAI_BASE_URL`].
     pub base_url: String,
     /// The key that is sent with each request.
@@ -56,6 +59,7 @@ impl OpenAiSettings {
     /// upload (512 MB, the largest file it takes, at 1 MB/s would need 9).
     pub fn new(base_url: impl Into<String>, api_key: ApiKey) -> Self {
         Self {
+            dialect: Dialect::OpenAi,
             base_url: base_url.into(),
             api_key,
             connect_timeout: Duration::from_secs(10),
@@ -65,9 +69,18 @@ impl OpenAiSettings {
         }
     }
 
+    /// Settings for an Azure OpenAI resource, with the same time limits. The endpoint is the resource's address,
+    /// with or without the `/openai/v1` that its portal shows behind it.
+    #[must_use]
+    pub fn azure(endpoint: &str, api_key: ApiKey) -> Self {
+        let endpoint = endpoint.trim().trim_end_matches('/').trim_end_matches("/openai/v1");
+        Self { dialect: Dialect::Azure, ..Self::new(format!("{endpoint}/openai/v1"), api_key) }
+    }
+
     /// The base URL without a slash at its end.
     pub(super) fn checked_base_url(&self) -> Result<Url, OpenAiSettingsError> {
-        let refuse = |why| Err(OpenAiSettingsError::BaseUrl { why });
+        let (variable, example) = (self.dialect.address_variable(), self.dialect.example_address());
+        let refuse = |why| Err(OpenAiSettingsError::BaseUrl { variable, why, example });
         let Ok(url) = Url::parse(self.base_url.trim().trim_end_matches('/')) else {
             return refuse("it is not a URL");
         };
@@ -75,7 +88,7 @@ impl OpenAiSettings {
             return refuse("it does not start with http:// or https://");
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return refuse("it contains a user or password; the key belongs in OPENAI_API_KEY");
+            return refuse("it contains a user or password; the key belongs in a variable of its own");
         }
         if url.query().is_some() || url.fragment().is_some() {
             return refuse("it contains ? or #");
@@ -83,10 +96,11 @@ impl OpenAiSettings {
         Ok(url)
     }
 
-    pub(super) fn checked_api_key(&self) -> Result<&str, OpenAiSettingsError> {
+    pub(super) fn check_api_key(&self) -> Result<(), OpenAiSettingsError> {
         let key = self.api_key.expose();
         let valid = !key.is_empty() && HeaderValue::from_str(key).is_ok();
-        valid.then_some(key).ok_or(OpenAiSettingsError::ApiKey)
+        let variable = self.dialect.key_variable();
+        if valid { Ok(()) } else { Err(OpenAiSettingsError::ApiKey { variable }) }
     }
 }
 
@@ -94,16 +108,23 @@ impl OpenAiSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OpenAiSettingsError {
     /// The base URL cannot be used. The URL itself is not shown, since it may contain a password.
-    #[error("OPENAI_BASE_URL cannot be used: {why}; it accepts an address such as {OPENAI_BASE_URL}.")]
+    #[error("{variable} cannot be used: {why}; it accepts an address such as {example}.")]
     BaseUrl {
+        /// The variable that holds it.
+        variable: &'static str,
         /// What is wrong with it.
         why: &'static str,
+        /// An address that can be.
+        example: &'static str,
     },
     /// The key cannot be sent.
-    #[error("OPENAI_API_KEY is empty or contains characters that no key has; set it to the provider's key.")]
-    ApiKey,
+    #[error("{variable} is empty or contains characters that no key has; set it to the provider's key.")]
+    ApiKey {
+        /// The variable that holds it.
+        variable: &'static str,
+    },
     /// TLS or the system's resolver could not be set up.
-    #[error("The HTTP client for OpenAI could not be made: {0}.")]
+    #[error("The HTTP client for the provider could not be made: {0}.")]
     HttpClient(String),
 }
 
@@ -129,18 +150,33 @@ mod tests {
             assert!(error.contains("OPENAI_BASE_URL") && !error.contains("hunter2"), "{error}");
         }
         let error = base_url("https://user:hunter2@host/v1").expect_err("it has a password");
-        assert!(error.contains("OPENAI_API_KEY") && !error.contains("hunter2"), "{error}");
+        assert!(error.contains("OPENAI_BASE_URL") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]
     fn keys_are_trimmed_and_checked_before_they_reach_a_header() {
         let check = |key: &str| {
             let settings = OpenAiSettings::new(OPENAI_BASE_URL, ApiKey::new(key));
-            settings.checked_api_key().map(str::to_owned)
+            settings.check_api_key().map(|()| settings.api_key.expose().to_owned())
         };
         assert_eq!(check("sk-secret\n").as_deref(), Ok("sk-secret"));
         for key in ["", "  ", "sk-\nsecret"] {
-            assert_eq!(check(key), Err(OpenAiSettingsError::ApiKey));
+            assert_eq!(check(key), Err(OpenAiSettingsError::ApiKey { variable: "OPENAI_API_KEY" }));
+        }
+    }
+
+    #[test]
+    fn azure_is_reached_below_its_endpoint_and_names_its_own_variables() {
+        for endpoint in ["https://name.openai.azure.com", "https://name.openai.azure.com/openai/v1/"] {
+            let settings = OpenAiSettings::azure(endpoint, ApiKey::new("secret"));
+            let url = settings.checked_base_url().map(String::from);
+            assert_eq!(url.as_deref(), Ok("https://name.openai.azure.com/openai/v1"));
+        }
+        let settings = OpenAiSettings::azure("name", ApiKey::new(" "));
+        let errors = [settings.checked_base_url().map(drop), settings.check_api_key()];
+        for (error, variable) in errors.into_iter().zip(["AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY"]) {
+            let error = error.expect_err(variable).to_string();
+            assert!(error.starts_with(variable) && !error.contains(" OPENAI"), "{error}");
         }
     }
 

@@ -51,9 +51,6 @@ pub(super) fn create_body(request: &TrainingRequest) -> Value {
     if !request.integrations.is_empty() {
         body["integrations"] = request.integrations.as_slice().into();
     }
-    if let Some(training_type) = &request.training_type {
-        body["trainingType"] = training_type.as_str().into();
-    }
     body
 }
 
@@ -129,6 +126,15 @@ pub(super) fn completion_body(request: &CompletionRequest) -> Value {
     body
 }
 
+/// The body of a question whose answer is of no interest.
+pub(super) fn short_question(model: &str) -> Value {
+    json!({
+        "model": model,
+        "messages": [{ "role": "user", "content": "Say yes." }],
+        "max_completion_tokens": 16,
+    })
+}
+
 /// A `chat.completion`, of which the first choice counts.
 pub(super) fn completion(value: &Value) -> Result<Completion, String> {
     let choice = required(value.pointer("/choices/0"), "the answer's first choice")?;
@@ -148,13 +154,15 @@ fn failure(error: &Value) -> Option<ProviderFailure> {
     let code = text(error, "code");
     let message = text(error, "message").or_else(|| error.as_str().map(str::to_owned));
     let param = text(error, "param");
-    if code.is_none() && message.is_none() && param.is_none() {
+    let kind = text(error, "type");
+    if code.is_none() && message.is_none() && param.is_none() && kind.is_none() {
         return None;
     }
     let object = ErrorObject {
         code: code.clone().unwrap_or_default(),
         param: param.clone().unwrap_or_default(),
-        ..ErrorObject::default()
+        message: message.clone().unwrap_or_default(),
+        kind: kind.unwrap_or_default(),
     };
     let reason = object.reason().unwrap_or(RejectReason::Rejected);
     Some(ProviderFailure { code, message, param, reason })

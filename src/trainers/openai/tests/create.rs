@@ -57,6 +57,29 @@ async fn create_sends_what_was_chosen() {
 }
 
 #[tokio::test]
+async fn create_by_preference_sends_its_own_hyperparameters_and_what_is_handed_through() {
+    let provider = StandIn::start(|_| Reply::json(200, &job("ftjob-1", 1, json!(null)))).await;
+    let hyperparameters = Hyperparameters { beta: Some(0.25), n_epochs: Some(2), ..Default::default() };
+    let integrations = vec![json!({ "type": "wandb", "wandb": { "project": "posts" } })];
+    let preference = TrainingRequest {
+        method: Method::Preference,
+        hyperparameters,
+        integrations: integrations.clone(),
+        ..request()
+    };
+    let supervised = TrainingRequest { method: Method::Supervised, ..preference.clone() };
+    let trainer = trainer(&provider.base_url);
+    trainer.create(&preference).await.expect("a job");
+    trainer.create(&supervised).await.expect("a job");
+    let bodies: Vec<_> = provider.seen().iter().map(Seen::json).collect();
+    let by_preference = json!({ "beta": 0.25, "n_epochs": 2 });
+    assert_eq!(bodies[0]["method"], json!({ "type": "dpo", "dpo": { "hyperparameters": by_preference } }));
+    assert_eq!(bodies[0]["integrations"], json!(integrations));
+    let supervised = json!({ "type": "supervised", "supervised": { "hyperparameters": { "n_epochs": 2 } } });
+    assert_eq!(bodies[1]["method"], supervised, "only preference training has a beta");
+}
+
+#[tokio::test]
 async fn create_is_sent_once_whatever_the_answer_and_says_whether_it_may_have_worked() {
     let ok_without_id = json!({ "status": "queued", "created_at": 1 }).to_string();
     let answers = [
@@ -153,6 +176,19 @@ async fn reading_is_tried_again_and_never_leaves_a_doubt() {
     let refusing = StandIn::start(|_| Reply::json(404, &json!({ "error": { "message": "No." } }))).await;
     trainer(&refusing.base_url).poll("ftjob-1").await.expect_err("no job");
     refusing.only();
+}
+
+#[tokio::test]
+async fn all_tries_of_a_read_share_one_time_limit() {
+    let slow = StandIn::start(|_| Reply::text(503, "").after(Duration::from_millis(1_500))).await;
+    let settings = OpenAiSettings { total_timeout: Duration::from_secs(2), ..settings(&slow.base_url) };
+    let trainer = OpenAiTrainer::new(&settings, &clock()).expect("valid settings");
+    let begun = std::time::Instant::now();
+    let error = trainer.poll("ftjob-1").await.expect_err("no job");
+    assert!(error.to_string().contains("the time limit passed"), "{error}");
+    // A second try with a limit of its own would be answered after 3 s.
+    assert!(begun.elapsed() < Duration::from_millis(2_900), "{:?}", begun.elapsed());
+    assert_eq!(slow.seen().len(), 2);
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
 //! The trainer against small stand-ins of the provider.
 
+mod azure;
+mod content;
 mod create;
 mod errors;
 mod follow;
 mod lists;
+mod models;
+mod reasons;
 mod stand_in;
 
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -41,6 +42,7 @@ pub(super) struct Reply {
     status: Option<u16>,
     headers: Vec<(&'static str, &'static str)>,
     body: String,
+    delay: Duration,
 }
 
 impl Reply {
@@ -49,16 +51,22 @@ impl Reply {
     }
 
     pub(super) fn text(status: u16, body: &str) -> Self {
-        Self { status: Some(status), headers: Vec::new(), body: body.to_owned() }
+        Self { status: Some(status), headers: Vec::new(), body: body.to_owned(), delay: Duration::ZERO }
     }
 
     pub(super) fn never() -> Self {
-        Self { status: None, headers: Vec::new(), body: String::new() }
+        Self { status: None, headers: Vec::new(), body: String::new(), delay: Duration::ZERO }
     }
 
     pub(super) fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
+    }
+}
+
+impl Reply {
+    pub(super) fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
     }
 }
 
@@ -111,6 +119,7 @@ async fn answer(
     log.lock().expect("the log").push(seen.clone());
     let reply = script(&seen);
     let Some(status) = reply.status else { return pending().await };
+    tokio::time::sleep(reply.delay).await;
     let response = Response::builder().status(status);
     let response =
         reply.headers.iter().fold(response, |response, (name, value)| response.header(*name, *value));
