@@ -5,7 +5,7 @@ ALTER TABLE runs ADD CONSTRAINT runs_step_check CHECK (step IN
      'test', 'decide', 'promote', 'watch'));
 ALTER TABLE runs ADD COLUMN evaluation jsonb;
 
--- What models answered in a run's evaluation: each is asked, and paid for, once.
+-- What models answered in a run's evaluation, kept as it comes: what is here is not asked again.
 CREATE TABLE evaluation_answers (
     run_id            uuid NOT NULL REFERENCES runs (id),
     -- The line of the dataset with the prompt, from 1.

@@ -1,7 +1,7 @@
 //! What a new model shows before it meets traffic: its answers to a few prompts, and a comparison with the live model.
 //!
-//! Everything here but [`sample`] and [`store`] is pure. The step `evaluate` of a run asks the models and keeps their answers,
-//! so that none is asked, and paid for, twice.
+//! Everything here but [`sample`] and [`store`] is pure. The step `evaluate` of a run asks the models and keeps their answers
+//! as they come, so that what was answered is not asked, and paid for, again.
 
 mod judge;
 mod question;

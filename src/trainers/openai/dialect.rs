@@ -9,8 +9,9 @@ use crate::trainers::{JobStatus, ProviderJob, TrainingRequest};
 
 /// Azure's header for the key.
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
-/// The longest suffix of a model's name.
-const LONGEST_SUFFIX: usize = 64;
+/// The longest suffix of a model's name at Azure, by its reference of the dated versions; a longer one would be refused, or cut
+/// where the id of the training is.
+const LONGEST_SUFFIX: usize = 40;
 /// The longest name of a deployment at Azure.
 const LONGEST_DEPLOYMENT: usize = 64;
 

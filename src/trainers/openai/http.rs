@@ -121,8 +121,11 @@ impl Transport {
                 return Err(failure);
             }
             let wait = failure.retry_after().unwrap_or(FIRST_WAIT * tries);
+            if wait > LONGEST_WAIT {
+                return Err(failure);
+            }
             let wait = wait.mul_f64(1.0 + self.clock.fraction());
-            if wait > LONGEST_WAIT || begun.elapsed() + wait >= self.timeout {
+            if begun.elapsed() + wait >= self.timeout {
                 return Err(failure);
             }
             tokio::time::sleep(wait).await;

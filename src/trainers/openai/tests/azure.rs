@@ -54,11 +54,11 @@ async fn the_key_has_its_own_header_and_the_paths_their_own_base() {
 #[tokio::test]
 async fn create_tells_where_to_train_and_carries_the_training_in_its_suffix() {
     const ID: &str = "00000000-0000-0000-0000-000000000001";
-    let fits = "a".repeat(27);
-    let too_long = "a".repeat(28);
+    let fits = "a".repeat(3);
+    let too_long = "a".repeat(4);
     let suffixes = [
         (None, ID.to_owned()),
-        (Some("hook"), format!("hook-{ID}")),
+        (Some("up"), format!("up-{ID}")),
         (Some(fits.as_str()), format!("{fits}-{ID}")),
         (Some(too_long.as_str()), ID.to_owned()),
     ];
