@@ -62,10 +62,7 @@ impl Transition {
         code: &'static str,
         reason: impl Into<String>,
     ) -> Self {
-        let reason = reason.into();
-        let note = reason.clone();
-        let outcome = Outcome::Wait { after, status: RunStatus::Running, code, reason };
-        Self { tx, outcome, note, data: json!({}) }
+        Self::waiting(tx, after, RunStatus::Running, code, reason.into())
     }
 
     /// As [`Self::wait`], for a person who approves or rejects.
@@ -75,10 +72,18 @@ impl Transition {
         code: &'static str,
         reason: impl Into<String>,
     ) -> Self {
-        let reason = reason.into();
+        Self::waiting(tx, after, RunStatus::WaitingApproval, code, reason.into())
+    }
+
+    fn waiting(
+        tx: Transaction<'static, Postgres>,
+        after: Duration,
+        status: RunStatus,
+        code: &'static str,
+        reason: String,
+    ) -> Self {
         let note = reason.clone();
-        let outcome = Outcome::Wait { after, status: RunStatus::WaitingApproval, code, reason };
-        Self { tx, outcome, note, data: json!({}) }
+        Self { tx, outcome: Outcome::Wait { after, status, code, reason }, note, data: json!({}) }
     }
 
     pub(super) fn finish(
