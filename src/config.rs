@@ -19,6 +19,9 @@ pub use values::{Roles, Secret, StoreLocation, listen};
 /// The provider's own service, which asks for a key.
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
 
+/// How long outcomes are kept unless told otherwise, in days.
+pub const OUTCOME_RETENTION_DAYS: u32 = 400;
+
 /// Where state is kept.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Database")]
@@ -215,6 +218,16 @@ pub struct ServeArgs {
     /// are unknown
     #[arg(long, env = "TUNELOOP_PRICES", value_name = "FILE")]
     pub prices: Option<PathBuf>,
+
+    /// How long outcomes are kept, in days; results of experiments are kept for ever
+    #[arg(
+        long = "outcome-retention-days",
+        env = "TUNELOOP_OUTCOME_RETENTION_DAYS",
+        value_name = "DAYS",
+        default_value_t = OUTCOME_RETENTION_DAYS,
+        value_parser = values::whole(30..=36_500),
+    )]
+    pub outcome_retention_days: u32,
 
     /// How long work in hand may take to end after SIGTERM, before it is given back
     #[arg(

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sqlx::PgPool;
 
 use crate::api::idempotency;
+use crate::experiments::outcomes;
 use crate::jobs::{self, Done, Handler, JobError, Lease};
 use crate::schedule::HOUSEKEEPING;
 
@@ -20,6 +22,7 @@ const WEBHOOK_RECEIPTS: Duration = Duration::from_hours(24);
 #[derive(Debug)]
 pub(crate) struct Housekeeping {
     pub(crate) db: PgPool,
+    pub(crate) outcome_retention: TimeDelta,
 }
 
 impl Handler for Housekeeping {
@@ -38,11 +41,13 @@ impl Handler for Housekeeping {
             .execute(&self.db)
             .await?
             .rows_affected();
+            let months = outcomes::drop_older_than(&self.db, self.outcome_retention).await?;
             tracing::info!(
                 keys,
                 jobs,
                 receipts,
-                "deleted old idempotency keys, finished jobs and webhook receipts"
+                months,
+                "deleted old idempotency keys, finished jobs, webhook receipts and months of outcomes"
             );
             Ok(Done::Finished)
         }

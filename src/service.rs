@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use sqlx::PgPool;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -43,6 +44,8 @@ pub struct Service {
     pub webhook_secret: Option<WebhookSecret>,
     /// What providers charge.
     pub prices: PriceTable,
+    /// How long outcomes are kept.
+    pub outcome_retention: TimeDelta,
     /// What this process does.
     pub roles: Roles,
     /// How the worker works.
@@ -81,6 +84,7 @@ impl Service {
         state.sources = self.sources.clone();
         state.webhook_secret = self.webhook_secret.clone();
         state.prices = self.prices.clone();
+        state.outcome_retention = self.outcome_retention;
         state.stop = stop.clone();
         let router = if self.roles.api { api::router(state) } else { api::operations(state) };
         parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
@@ -121,7 +125,7 @@ impl Service {
         let handlers: Vec<Arc<dyn Handler>> = vec![
             Arc::new(RunHandler::new(services.clone())),
             Arc::new(Cleanup::new(services)),
-            Arc::new(Housekeeping { db: self.db.clone() }),
+            Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];
         let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
         Worker::new(db, clock, metrics, self.worker.clone(), handlers)

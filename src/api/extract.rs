@@ -96,25 +96,27 @@ pub(super) fn parse_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) 
         return serde_json::from_str("null")
             .map_err(|_| Problem::malformed("This request needs a JSON body, and none was sent."));
     }
-    if !is_json(headers) {
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-media-type",
-            "The body must be JSON",
-        )
-        .detail("Send the body with the header `Content-Type: application/json`."));
-    }
+    require_json(headers)?;
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| body_problem(&error))?;
     json.end().map_err(|error| malformed_json(&error))?;
     Ok(value)
 }
 
-/// Whether the content type is `application/json` or `application/<something>+json`.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+/// The content type without its parameters, in lower case; empty where there is none.
+pub(super) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// 415 unless the content type is `application/json` or `application/<something>+json`.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let essence = media_type(headers);
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
+        .detail("Send the body with the header `Content-Type: application/json`."))
 }
 
 fn body_problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
@@ -126,7 +128,8 @@ fn body_problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Proble
     Problem::invalid([FieldError::body(pointer(error.path(), message), message)])
 }
 
-fn malformed_json(error: &serde_json::Error) -> Problem {
+/// 400: the body is not JSON.
+pub(super) fn malformed_json(error: &serde_json::Error) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "malformed-json", "The body is not JSON")
         .detail(format_args!("The body cannot be read as JSON: {error}."))
 }

@@ -19,9 +19,10 @@
 
 use std::ops::{Deref, DerefMut};
 
+use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -68,11 +69,31 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Idempotent<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let RawIdempotent { headers, body, key } = RawIdempotent::from_request(request, state).await?;
+        Ok(Self { body: parse_body(&headers, &body)?, key })
+    }
+}
+
+/// As [`Idempotent`], for a handler that reads the body itself.
+#[derive(Debug)]
+pub struct RawIdempotent {
+    /// The headers of the request.
+    pub headers: HeaderMap,
+    /// The body as it was sent.
+    pub body: Bytes,
+    /// What [`begin`] needs.
+    pub key: RequestKey,
+}
+
+impl<S: Send + Sync> FromRequest<S> for RawIdempotent {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let head = parts.clone();
-        let bytes = read_body(Request::from_parts(parts, body), state).await?;
-        let key = key(&head)?.map(|key| Keyed { key, fingerprint: fingerprint(&head, &bytes) });
-        Ok(Self { body: parse_body(&head.headers, &bytes)?, key: RequestKey(key) })
+        let body = read_body(Request::from_parts(parts, body), state).await?;
+        let key = key(&head)?.map(|key| Keyed { key, fingerprint: fingerprint(&head, &body) });
+        Ok(Self { headers: head.headers, body, key: RequestKey(key) })
     }
 }
 

@@ -44,6 +44,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use chrono::TimeDelta;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,7 @@ use utoipa_axum::router::OpenApiRouter;
 use self::metrics_layer::HttpMetrics;
 use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
+use crate::config::OUTCOME_RETENTION_DAYS;
 use crate::dataset::{DatasetStore, Sources};
 use crate::preflight::PriceTable;
 use crate::standard_webhooks::WebhookSecret;
@@ -87,6 +89,8 @@ pub struct ApiState {
     pub prices: PriceTable,
     /// Preflight reports read many posts: a process makes few at once.
     preflights: Arc<Semaphore>,
+    /// How long outcomes are kept; [`OUTCOME_RETENTION_DAYS`] unless changed.
+    pub outcome_retention: TimeDelta,
     /// How long a request may take, [`limits::REQUEST_TIME`] unless changed.
     pub request_time: Duration,
     http: HttpMetrics,
@@ -115,6 +119,7 @@ impl ApiState {
             datasets,
             webhook_secret,
             prices: PriceTable::default(),
+            outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
             preflights: Arc::new(Semaphore::new(PREFLIGHTS_AT_ONCE)),
             request_time,
             http,

@@ -1,44 +1,117 @@
 //! `POST /v1/outcomes`: what was observed of served versions.
 
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use tower::ServiceBuilder;
+use tower_http::decompression::RequestDecompressionLayer;
+use utoipa::IntoParams;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::ApiState;
 use super::auth::Principal;
-use super::idempotency::{self, Begin, Idempotent, RequestKey};
+use super::extract::{Query, malformed_json, media_type, require_json};
+use super::idempotency::{self, Begin, RawIdempotent, RequestKey};
 use super::problem::{FieldError, Problem};
 use super::reply::Reply;
-use crate::experiments::outcomes::{self, MAX_BATCH, Outcome, Recorded};
+use crate::experiments::outcomes::{self, MAX_BATCH, Outcome, Recorded, Recording, Repeats};
 
-/// Room for a full batch.
+/// Room for a full batch, once it is unpacked.
 const BODY_BYTES: usize = 16 << 20;
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::default().routes(routes!(record_outcomes).layer(DefaultBodyLimit::max(BODY_BYTES)))
+    // What is packed otherwise reaches the handler, which says what is accepted.
+    let unpack = RequestDecompressionLayer::new().gzip(true).pass_through_unaccepted(true);
+    let layers = ServiceBuilder::new().layer(unpack).layer(DefaultBodyLimit::max(BODY_BYTES));
+    OpenApiRouter::default().routes(routes!(record_outcomes).layer(layers))
+}
+
+/// How to record.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct RecordQuery {
+    /// What is done with outcomes whose ids were recorded before.
+    #[serde(default)]
+    #[param(value_type = Option<Repeats>, inline)]
+    repeats: Repeats,
 }
 
 /// Record outcomes
 ///
-/// Up to 10,000 at a time. Each is judged by itself: what is not valid is told with its index and reason, the others are
-/// recorded. An id that was recorded before is counted as a duplicate and changes nothing.
+/// Up to 10,000 at a time, as a JSON array or as NDJSON (`Content-Type: application/x-ndjson`), plain or with
+/// `Content-Encoding: gzip`. Each is judged by itself: what is not valid is told with its index and reason, the others are
+/// recorded. An id that was recorded before is never counted twice: with `repeats=keep` it is a duplicate and changes nothing,
+/// with `repeats=replace` its measured values take the place of the former ones.
 #[utoipa::path(
-    post, path = "/v1/outcomes", tag = "experiments", params(RequestKey), request_body = Vec<Outcome>,
+    post, path = "/v1/outcomes", tag = "experiments", params(RequestKey, RecordQuery), request_body = Vec<Outcome>,
     responses((status = 200, description = "What became of them.", body = Recorded)),
 )]
 async fn record_outcomes(
     State(state): State<ApiState>,
     principal: Principal,
-    request: Idempotent<Vec<Outcome>>,
+    Query(query): Query<RecordQuery>,
+    request: RawIdempotent,
 ) -> Result<Reply, Problem> {
+    let batch = read_batch(&request.headers, &request.body)?;
     let mut tx = match idempotency::begin(&state.db, &principal, &request.key).await? {
         Begin::Replay(reply) => return Ok(reply),
         Begin::Fresh(tx) => tx,
     };
-    if request.body.len() > MAX_BATCH {
-        let message = format!("has {} outcomes; send at most {MAX_BATCH} at a time", request.body.len());
+    let how =
+        Recording { now: state.clock.now(), retention: state.outcome_retention, repeats: query.repeats };
+    let recorded = outcomes::record(&mut tx, batch, how).await?;
+    tx.commit(Reply::ok(recorded)).await
+}
+
+/// The items of a body, each read by itself.
+fn read_batch(headers: &HeaderMap, body: &Bytes) -> Result<Vec<Result<Outcome, String>>, Problem> {
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-encoding",
+            "The body is packed in an unknown way",
+        )
+        .detail("Send the body plain or with the header `Content-Encoding: gzip`."));
+    }
+    let items: Vec<&RawValue> = match media_type(headers).as_str() {
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => read_lines(body)?,
+        _ => read_array(headers, body)?,
+    };
+    if items.len() > MAX_BATCH {
+        let message = format!("has {} outcomes; send at most {MAX_BATCH} at a time", items.len());
         return Err(Problem::invalid([FieldError::body("", message)]));
     }
-    let recorded = outcomes::record(&mut tx, request.body, state.clock.now()).await?;
-    tx.commit(Reply::ok(recorded)).await
+    Ok(items.into_iter().map(read_outcome).collect())
+}
+
+fn read_array<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Vec<&'a RawValue>, Problem> {
+    require_json(headers)?;
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        Category::Data => Problem::invalid([FieldError::body("", "must be an array of outcomes")]),
+        _ => malformed_json(&error),
+    })
+}
+
+fn read_lines(body: &[u8]) -> Result<Vec<&RawValue>, Problem> {
+    let lines = body.split(|byte| *byte == b'\n').enumerate();
+    let filled = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+    filled
+        .map(|(number, line)| {
+            serde_json::from_slice(line)
+                .map_err(|error| Problem::malformed(format!("Line {} is not JSON: {error}.", number + 1)))
+        })
+        .collect()
+}
+
+fn read_outcome(item: &RawValue) -> Result<Outcome, String> {
+    serde_json::from_str(item.get()).map_err(|error| {
+        let message = error.to_string();
+        format!("is not an outcome: {}", message.split(" at line ").next().unwrap_or_default())
+    })
 }

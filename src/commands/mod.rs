@@ -7,6 +7,7 @@ mod listen;
 mod migrate;
 mod openapi;
 mod parse;
+mod recompute;
 mod serve;
 mod shutdown;
 mod simulate;
@@ -38,6 +39,7 @@ enum Command {
     Serve(Box<serve::Serve>),
     Migrate(migrate::Migrate),
     Keys(keys::Keys),
+    Recompute(recompute::Recompute),
     Simulate(Box<simulate::Simulate>),
     /// Print the OpenAPI document of the API
     #[command(name = "openapi")]
@@ -86,6 +88,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Serve(command) => command.run().await,
             Command::Migrate(command) => command.run().await,
             Command::Keys(command) => command.run().await,
+            Command::Recompute(command) => command.run().await,
             Command::Simulate(command) => command.run().await,
             Command::OpenApi => openapi::run(),
         }

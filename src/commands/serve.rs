@@ -1,5 +1,6 @@
 //! `tuneloop serve`: the API, the worker and the scheduler, or those of them that are asked for.
 
+use chrono::TimeDelta;
 use clap::Args;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,7 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
         datasets: DatasetStore::open(&settings.dataset_store, std::env::vars_os())?,
         metrics,
         prices: prices(settings)?,
+        outcome_retention: TimeDelta::days(settings.outcome_retention_days.into()),
         webhook_secret: settings.provider.openai_webhook_secret.clone(),
         roles: settings.roles,
         worker: WorkerSettings {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DemoError, plan};
 use crate::clock::Clock;
-use crate::config::Roles;
+use crate::config::{OUTCOME_RETENTION_DAYS, Roles};
 use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
 use crate::service::Service;
@@ -57,6 +58,7 @@ impl Stack {
             datasets: DatasetStore::local(datasets)?,
             trainers: Trainers::new().with_openai(OpenAiTrainer::new(&openai, &clock)?),
             prices: plan::prices()?,
+            outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
             webhook_secret: None,
             roles: Roles { api: true, worker: true, scheduler: true },
             worker: WorkerSettings {

@@ -7,6 +7,7 @@ mod observations;
 pub mod outcomes;
 pub mod statistics;
 mod store;
+mod sums;
 
 pub use observations::{Phase, evidence, harm_look};
 pub use store::{

@@ -67,21 +67,30 @@ impl Client {
         if let Some(body) = body.filter(|body| !body.is_null()) {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
-        let response = request.send().await.expect("the service answers");
-        let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.expect("the answer ends");
-        let body = if text.is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path} answered {text}"))
-        };
-        Answer { status, headers, body }
+        answer(path, request).await
+    }
+
+    /// A `POST` whose body is sent as it is.
+    pub(crate) async fn send_bytes(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        answer(path, self.request(Method::POST, path, headers).body(body)).await
     }
 
     fn request(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key);
         headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
     }
+}
+
+async fn answer(path: &str, request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.expect("the service answers");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await.expect("the answer ends");
+    let body = if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path} answered {text}"))
+    };
+    Answer { status, headers, body }
 }
 
 impl Answer {

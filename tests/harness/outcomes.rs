@@ -76,6 +76,6 @@ impl TestService {
     pub(crate) async fn record(&self, outcomes: Vec<Value>) {
         let sent = outcomes.len();
         let recorded = self.post("/v1/outcomes", Value::Array(outcomes)).await.expect(200);
-        assert_eq!(recorded, json!({"accepted": sent, "duplicates": 0, "rejected": []}));
+        assert_eq!(recorded, json!({"accepted": sent, "corrected": 0, "duplicates": 0, "rejected": []}));
     }
 }

@@ -88,6 +88,7 @@ impl TestService {
             datasets: DatasetStore::local(datasets.path()).expect("opens the store"),
             trainers: Trainers::new().with_openai(openai),
             prices: PriceTable::parse(PRICES).expect("is a price table"),
+            outcome_retention: chrono::TimeDelta::days(400),
             webhook_secret: Some(WebhookSecret::new(WEBHOOK_SECRET).expect("is a secret")),
             roles: "api,worker,scheduler".parse().expect("names roles"),
             worker: WorkerSettings {

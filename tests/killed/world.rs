@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
@@ -12,7 +13,7 @@ use tokio::task::JoinHandle;
 use tuneloop::audit::By;
 use tuneloop::clock::Clock;
 use tuneloop::experiments::assignment::{bucket, share_of};
-use tuneloop::experiments::outcomes::{self, Outcome};
+use tuneloop::experiments::outcomes::{self, Outcome, Recording, Repeats};
 use tuneloop::models::Version;
 use tuneloop::pipelines;
 use tuneloop::runs::{self, Request, Run, RunStatus, Training};
@@ -271,7 +272,9 @@ async fn people(pool: sqlx::PgPool, harmful: bool) {
             let noise = f64::from((round * 17 + n * 7) % 11) / 1000.0;
             outcome(&unit, version, revision.revision, mean + noise)
         });
-        outcomes::record(&mut tx, batch.collect(), Clock::system().now()).await.unwrap();
+        let how =
+            Recording { now: Clock::system().now(), retention: TimeDelta::days(1), repeats: Repeats::Keep };
+        outcomes::record(&mut tx, batch.map(Ok).collect(), how).await.unwrap();
         tx.commit().await.unwrap();
     }
 }

@@ -1,6 +1,15 @@
 //! Recording what was observed: each outcome judged by itself, none counted twice.
 
+use std::io::Write;
+
+use chrono::TimeDelta;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+use tuneloop::experiments::outcomes::{Recomputed, drop_older_than, recompute};
+use uuid::Uuid;
 
 use crate::harness::service::TestService;
 
@@ -27,9 +36,9 @@ async fn duplicates_are_counted_and_change_nothing() {
     let mut changed = a.clone();
     changed["engagement_rate"] = json!(0.5);
     let recorded = service.post(PATH, json!([a, b, changed])).await.expect(200);
-    assert_eq!(recorded, json!({"accepted": 2, "duplicates": 1, "rejected": []}));
+    assert_eq!(recorded, json!({"accepted": 2, "corrected": 0, "duplicates": 1, "rejected": []}));
     let recorded = service.post(PATH, json!([changed, outcome(&service, "c")])).await.expect(200);
-    assert_eq!(recorded, json!({"accepted": 1, "duplicates": 1, "rejected": []}));
+    assert_eq!(recorded, json!({"accepted": 1, "corrected": 0, "duplicates": 1, "rejected": []}));
     let rates = "SELECT array_agg(engagement_rate ORDER BY id) FROM outcomes";
     let rates: Vec<f64> = sqlx::query_scalar(rates).fetch_one(&service.db).await.unwrap();
     assert_eq!(rates, [0.06, 0.06, 0.06]);
@@ -61,6 +70,9 @@ async fn what_is_not_valid_is_told_with_its_index_and_reason_and_the_rest_is_rec
         nameless,
         by_model,
         with("10", "served_at", json!("2013-01-01T00:00:00Z")),
+        with("11", "served_at", json!(service.clock.now() - TimeDelta::hours(1))),
+        with("12", "cost", json!("a lot")),
+        json!(13),
     ]);
     let recorded = service.post(PATH, batch).await.expect(200);
     assert_eq!((&recorded["accepted"], &recorded["duplicates"]), (&json!(2), &json!(0)));
@@ -74,7 +86,10 @@ async fn what_is_not_valid_is_told_with_its_index_and_reason_and_the_rest_is_rec
         (6, "impressions must be 0 or more"),
         (7, "unit must have 1 to 200 bytes"),
         (8, "give the version or the model_id"),
-        (10, "served_at is before the pipeline had any traffic"),
+        (10, "served_at is more than 400 days ago"),
+        (11, "served_at is before the pipeline had any traffic"),
+        (12, "is not an outcome: invalid type: string \"a lot\", expected f64"),
+        (13, "is not an outcome: invalid type: integer `13`"),
     ];
     assert_eq!(rejected.len(), expected.len(), "{rejected:#?}");
     for (rejected, (index, reason)) in rejected.iter().zip(expected) {
@@ -96,8 +111,8 @@ async fn a_batch_has_its_limits() {
     let mut long = outcome(&service, "long");
     long["unit"] = json!("u".repeat(17 << 20));
     service.post(PATH, json!([long])).await.problem(413, "body-too-large");
-    let malformed = service.post(PATH, json!([{"id": 7}])).await.problem(422, "invalid-request");
-    assert!(malformed["errors"][0]["field"].as_str().unwrap().starts_with("/0"), "{malformed}");
+    let problem = service.post(PATH, json!({"id": "a"})).await.problem(422, "invalid-request");
+    assert_eq!(problem["errors"][0]["message"], "must be an array of outcomes");
     service.end().await;
 }
 
@@ -116,5 +131,141 @@ async fn an_outcome_belongs_to_the_revision_that_was_in_force_when_it_was_served
     let places: Vec<(String, i64, bool)> = sqlx::query_as(places).fetch_all(&service.db).await.unwrap();
     let expected = [("before the test", 1, false), ("in the test", 2, true), ("told", 1, false)];
     assert_eq!(places, expected.map(|(id, revision, tested)| (id.to_owned(), revision, tested)));
+    service.end().await;
+}
+
+#[tokio::test]
+async fn corrections_count_once_and_only_change_what_was_measured() {
+    let service = service().await;
+    let replace = format!("{PATH}?repeats=replace");
+    let rate = |id: &str, rate: f64| {
+        let mut outcome = outcome(&service, id);
+        outcome["engagement_rate"] = json!(rate);
+        outcome["served_at"] = json!("2026-01-01T00:00:00Z");
+        outcome["revision"] = json!(1);
+        outcome
+    };
+    let recorded = service.post(&replace, json!([rate("a", 0.01), rate("a", 0.02)])).await.expect(200);
+    assert_eq!(recorded, json!({"accepted": 1, "corrected": 0, "duplicates": 1, "rejected": []}));
+    let mut elsewhere = rate("a", 0.5);
+    elsewhere["unit"] = json!("another");
+    let recorded = service.post(&replace, json!([rate("b", 0.1), elsewhere])).await.expect(200);
+    assert_eq!((&recorded["accepted"], &recorded["corrected"]), (&json!(1), &json!(0)));
+    assert_eq!(recorded["rejected"][0]["index"], 1);
+    let recorded = service.post(&replace, json!([rate("b", 0.1), rate("a", 0.03)])).await.expect(200);
+    assert_eq!(recorded, json!({"accepted": 0, "corrected": 1, "duplicates": 1, "rejected": []}));
+    let rates = "SELECT array_agg(engagement_rate ORDER BY id) FROM outcomes";
+    let rates: Vec<f64> = sqlx::query_scalar(rates).fetch_one(&service.db).await.unwrap();
+    assert_eq!(rates, [0.03, 0.1]);
+    service.end().await;
+}
+
+#[tokio::test]
+async fn lines_and_packed_bodies_are_read_like_arrays() {
+    let service = service().await;
+    let lines = format!("{}\n\n{}\r\n", outcome(&service, "a"), outcome(&service, "b"));
+    let ndjson = ("content-type", "application/x-ndjson");
+    let recorded = service.send_bytes(PATH, &[ndjson], lines.clone().into()).await.expect(200);
+    assert_eq!(recorded["accepted"], 2);
+
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(json!([outcome(&service, "c")]).to_string().as_bytes()).unwrap();
+    let headers = [("content-type", "application/json"), ("content-encoding", "gzip")];
+    let packed = packed.finish().unwrap();
+    let recorded = service.send_bytes(PATH, &headers, packed.clone()).await.expect(200);
+    assert_eq!(recorded["accepted"], 1);
+    service.send_bytes(PATH, &headers, packed[..20].to_vec()).await.problem(400, "malformed-request");
+
+    // What unpacks to more than a batch may be is refused before all of it is unpacked.
+    let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+    bomb.write_all(&vec![b' '; 64 << 20]).unwrap();
+    service.send_bytes(PATH, &headers, bomb.finish().unwrap()).await.problem(413, "body-too-large");
+    let headers = [("content-type", "application/json"), ("content-encoding", "br")];
+    service.send_bytes(PATH, &headers, b"x".to_vec()).await.problem(415, "unsupported-encoding");
+    let broken = format!("{}\n{{", outcome(&service, "d"));
+    let problem = service.send_bytes(PATH, &[ndjson], broken.into()).await.problem(400, "malformed-request");
+    assert!(problem["detail"].as_str().unwrap().starts_with("Line 2 is not JSON"), "{problem}");
+    service.end().await;
+}
+
+/// Random batches from several clients at once, with repeats, corrections and units whose first outcome comes late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sums_are_at_any_time_those_of_the_recorded_outcomes() {
+    let service = service().await;
+    service.posts(12, 0.08).await;
+    let run = service.trigger("hook").await;
+    let run = service.wait_for_test(&run).await;
+    let experiment: Uuid = run["experiment_id"].as_str().unwrap().parse().unwrap();
+    let now = service.clock.now();
+    let client = async |seed: u64| {
+        let mut chance = StdRng::seed_from_u64(seed);
+        for _ in 0..12 {
+            let batch: Vec<Value> = (0..150)
+                .map(|_| {
+                    let number: u32 = chance.random_range(0..1_000);
+                    // What never changes about an outcome follows from its number.
+                    let unit = number % 400;
+                    let persona = if unit.is_multiple_of(3) { Value::Null } else { json!(format!("p{}", unit % 7)) };
+                    let engagements = chance.random_bool(0.8).then(|| chance.random_range(0..90));
+                    let mut value = |most: f64| chance.random_bool(0.8).then(|| chance.random_range(0.0..most));
+                    json!({
+                        "id": number.to_string(), "pipeline": "hook", "unit": unit.to_string(), "persona": persona,
+                        "version": if unit.is_multiple_of(10) { "1.0.0" } else { "0.0.0" }, "revision": 2,
+                        "served_at": now + TimeDelta::microseconds(i64::from(number * 7_919 % 1_000)),
+                        "engagement_rate": value(1.0), "cost": value(0.01), "quality": value(1.0),
+                        "latency_ms": value(900.0), "engagements": engagements,
+                        "failed": value(1.0).map(|chance| chance < 0.1),
+                    })
+                })
+                .collect();
+            let repeats = if chance.random_bool(0.7) { "replace" } else { "keep" };
+            let recorded =
+                service.post(&format!("{PATH}?repeats={repeats}"), Value::Array(batch)).await.expect(200);
+            assert_eq!(recorded["rejected"], json!([]));
+        }
+    };
+    tokio::join!(client(1), client(2), client(3), client(4));
+    let counts =
+        "SELECT (SELECT count(*) FROM outcomes), (SELECT sum(outcomes)::bigint FROM experiment_sums),
+                         (SELECT count(corrected_at) FROM outcomes), (SELECT count(*) FROM outcome_keys)";
+    let (raw, summed, corrected, keys): (i64, i64, i64, i64) =
+        sqlx::query_as(counts).fetch_one(&service.db).await.unwrap();
+    assert!(raw > 900 && corrected > 500, "{raw} {corrected}");
+    assert_eq!((raw, raw), (summed, keys));
+    assert_eq!(recompute(&service.db, experiment).await.unwrap(), Recomputed::Unchanged);
+
+    let spoil = "UPDATE experiment_sums SET engagement_s = engagement_s + 1e-30";
+    sqlx::query(spoil).execute(&service.db).await.unwrap();
+    assert_eq!(recompute(&service.db, experiment).await.unwrap(), Recomputed::Changed);
+    assert_eq!(recompute(&service.db, experiment).await.unwrap(), Recomputed::Unchanged);
+    service.end().await;
+}
+
+#[tokio::test]
+async fn months_that_are_too_old_are_dropped_and_their_experiments_left_alone() {
+    let service = service().await;
+    let mut old = outcome(&service, "old");
+    old["served_at"] = json!(service.clock.now() - TimeDelta::days(100));
+    old["revision"] = json!(1);
+    let recorded = service.post(PATH, json!([outcome(&service, "new"), old])).await.expect(200);
+    assert_eq!(recorded["accepted"], 2);
+    assert_eq!(drop_older_than(&service.db, TimeDelta::days(200)).await.unwrap(), 0);
+    assert_eq!(drop_older_than(&service.db, TimeDelta::days(40)).await.unwrap(), 1);
+    for ids in ["SELECT id FROM outcomes", "SELECT id FROM outcome_keys"] {
+        let ids: Vec<String> = sqlx::query_scalar(ids).fetch_all(&service.db).await.unwrap();
+        assert_eq!(ids, ["new"]);
+    }
+    service.posts(12, 0.08).await;
+    let run = service.trigger("hook").await;
+    let run = service.wait_for_test(&run).await;
+    let experiment: Uuid = run["experiment_id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(recompute(&service.db, experiment).await.unwrap(), Recomputed::Unchanged);
+    let begin = "UPDATE experiments SET started_at = now() - interval '50 days'";
+    sqlx::query(begin).execute(&service.db).await.unwrap();
+    sqlx::query("UPDATE outcomes_kept_from SET at = now() - interval '49 days'")
+        .execute(&service.db)
+        .await
+        .unwrap();
+    assert_eq!(recompute(&service.db, experiment).await.unwrap(), Recomputed::TooOld);
     service.end().await;
 }

@@ -1,0 +1,172 @@
+//! Recording what was observed of served versions, a batch at a time: the raw rows, and in the same transaction the sums and
+//! counts that an analysis reads, so that its cost grows with clusters and not with outcomes.
+//!
+//! Rows are locked in one order (ids, then units, then sums, then counts, each sorted), so that batches that meet wait for
+//! each other and never in a circle.
+
+mod correct;
+mod outcome;
+mod partitions;
+mod place;
+mod recompute;
+mod rows;
+mod sums;
+mod units;
+
+use std::collections::{BTreeMap, btree_map};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+pub use outcome::Outcome;
+pub use partitions::drop_older_than;
+pub use recompute::{Recomputed, recompute};
+
+use place::{Known, Place};
+use rows::Rows;
+
+/// The most outcomes in one call.
+pub const MAX_BATCH: usize = 10_000;
+
+/// What is done with an outcome whose id was recorded before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Repeats {
+    /// It is counted and changes nothing.
+    #[default]
+    Keep,
+    /// Its values replace the former ones: an engagement rate grows for days. The version, unit, persona and time stay as
+    /// they were first told.
+    Replace,
+}
+
+/// How a batch is recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct Recording {
+    /// The service's time.
+    pub now: DateTime<Utc>,
+    /// How long outcomes are kept: what was served longer ago is refused.
+    pub retention: TimeDelta,
+    /// What is done with ids that are known.
+    pub repeats: Repeats,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct Recorded {
+    /// Newly recorded.
+    pub accepted: u64,
+    /// Known already, and given other values.
+    pub corrected: u64,
+    /// Known already, and left as they are.
+    pub duplicates: u64,
+    /// Left out, each with its reason.
+    pub rejected: Vec<Rejected>,
+}
+
+/// An outcome that was left out.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Rejected {
+    /// Its place in the batch, from 0.
+    pub index: usize,
+    /// What to change, in one sentence.
+    pub reason: String,
+}
+
+/// An outcome of a batch that is to be recorded.
+#[derive(Debug)]
+struct Sent {
+    index: usize,
+    outcome: Outcome,
+    place: Place,
+}
+
+/// Records the valid outcomes of a batch; those that are not are told with their index. An item is what could be read as an
+/// outcome, or why it could not.
+pub async fn record(
+    conn: &mut PgConnection,
+    batch: Vec<Result<Outcome, String>>,
+    how: Recording,
+) -> sqlx::Result<Recorded> {
+    let known = Known::load(conn, batch.iter().flatten()).await?;
+    let mut recorded = Recorded::default();
+    // Sorted by pipeline and id.
+    let mut sent = BTreeMap::new();
+    for (index, item) in batch.into_iter().enumerate() {
+        let placed = item.and_then(|outcome| {
+            outcome.check(how.now, how.retention)?;
+            known.place(&outcome).map(|place| Sent { index, outcome, place })
+        });
+        let item = match placed {
+            Ok(item) => item,
+            Err(reason) => {
+                recorded.rejected.push(Rejected { index, reason });
+                continue;
+            }
+        };
+        match sent.entry((item.outcome.pipeline.clone(), item.outcome.id.clone())) {
+            btree_map::Entry::Vacant(entry) => {
+                entry.insert(item);
+            }
+            btree_map::Entry::Occupied(mut entry) => {
+                recorded.duplicates += 1;
+                if how.repeats == Repeats::Replace {
+                    entry.insert(item);
+                }
+            }
+        }
+    }
+    let sent: Vec<Sent> = sent.into_values().collect();
+    if sent.is_empty() {
+        return Ok(recorded);
+    }
+    partitions::ensure(conn, sent.iter().map(|sent| sent.outcome.served_at)).await?;
+    let (fresh, repeats) = claim_ids(conn, sent).await?;
+    recorded.accepted = fresh.len() as u64;
+    let corrections = match how.repeats {
+        Repeats::Keep => {
+            recorded.duplicates += repeats.len() as u64;
+            correct::Corrections::default()
+        }
+        Repeats::Replace => correct::replace(conn, repeats, &mut recorded).await?,
+    };
+    let fresh = Rows::of(fresh);
+    fresh.insert(conn).await?;
+    units::count(conn, &fresh).await?;
+    sums::add(conn, fresh, corrections).await?;
+    recorded.rejected.sort_by_key(|rejected| rejected.index);
+    Ok(recorded)
+}
+
+/// Takes the ids of a batch: with their numbers those that are new, and those that were known.
+async fn claim_ids(conn: &mut PgConnection, sent: Vec<Sent>) -> sqlx::Result<(Vec<(i64, Sent)>, Vec<Sent>)> {
+    let column =
+        |of: fn(&Outcome) -> &str| -> Vec<&str> { sent.iter().map(|sent| of(&sent.outcome)).collect() };
+    let times: Vec<_> = sent.iter().map(|sent| sent.outcome.served_at).collect();
+    let claimed = sqlx::query!(
+        "INSERT INTO outcome_keys (pipeline, id, served_at)
+         SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
+         ON CONFLICT (pipeline, id) DO NOTHING RETURNING number, pipeline, id",
+        &column(|outcome| &outcome.pipeline) as &[&str],
+        &column(|outcome| &outcome.id) as &[&str],
+        &times,
+    )
+    .fetch_all(conn)
+    .await?;
+    // Both are in the order in which they were sent.
+    let mut claimed = claimed.into_iter().peekable();
+    let (mut fresh, mut repeats) = (Vec::new(), Vec::new());
+    for sent in sent {
+        let outcome = &sent.outcome;
+        match claimed.next_if(|row| row.pipeline == outcome.pipeline && row.id == outcome.id) {
+            Some(row) => fresh.push((row.number, sent)),
+            None => repeats.push(sent),
+        }
+    }
+    if claimed.peek().is_some() {
+        return Err(sqlx::Error::Protocol("ids came back in another order than they were sent".into()));
+    }
+    Ok((fresh, repeats))
+}

@@ -1,0 +1,139 @@
+//! One observation of a served version, and what of it is possible.
+
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::models::Version;
+
+/// How far ahead of the service's clock an outcome's time may be.
+const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
+/// Costs (dollars) and latencies (milliseconds) above this are mistakes; their squares would not fit a sum.
+const MOST: f64 = 1e12;
+/// Below this a number is zero for every purpose, and its square would underflow.
+const LEAST: f64 = 1e-100;
+/// The times that can be stored and compared.
+const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
+
+/// One observation of a served version.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// The caller's id of this observation, unique in the pipeline; a repeat is counted, never doubled.
+    #[schema(min_length = 1, max_length = 200)]
+    pub id: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The version that served, such as `1.4.0`; or give `model_id`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub version: Option<Version>,
+    /// The provider's model id that served; or give `version`.
+    #[serde(default)]
+    pub model_id: Option<String>,
+    /// What was assigned: a post, a request, a user.
+    pub unit: String,
+    /// Whom the outcomes of several units belong to; the statistics treat them as dependent.
+    #[serde(default)]
+    pub persona: Option<String>,
+    /// When it was served.
+    pub served_at: DateTime<Utc>,
+    /// The traffic revision that the assignment named; found by `served_at` where absent.
+    #[serde(default)]
+    pub revision: Option<i64>,
+    /// Engagements per impression, 0 to 1.
+    #[serde(default)]
+    pub engagement_rate: Option<f64>,
+    /// How many people engaged.
+    #[serde(default)]
+    pub engagements: Option<i64>,
+    /// How many people saw it.
+    #[serde(default)]
+    pub impressions: Option<i64>,
+    /// What serving it cost, in dollars.
+    #[serde(default)]
+    pub cost: Option<f64>,
+    /// A score, 0 to 1.
+    #[serde(default)]
+    pub quality: Option<f64>,
+    /// Milliseconds to the answer.
+    #[serde(default)]
+    pub latency_ms: Option<f64>,
+    /// Whether serving failed.
+    #[serde(default)]
+    pub failed: Option<bool>,
+}
+
+impl Outcome {
+    /// What is wrong with its values, in one sentence.
+    pub(super) fn check(&self, now: DateTime<Utc>, retention: TimeDelta) -> Result<(), String> {
+        text("id", &self.id)?;
+        text("unit", &self.unit)?;
+        self.persona.as_deref().map_or(Ok(()), |persona| text("persona", persona))?;
+        if !YEARS.contains(&self.served_at.year()) {
+            return Err(format!("served_at must be between the years {} and {}", YEARS.start(), YEARS.end()));
+        }
+        if self.served_at > now + CLOCK_SKEW {
+            return Err("served_at is in the future; give the time at which it was served, in UTC".into());
+        }
+        if now.signed_duration_since(self.served_at) > retention {
+            let days = retention.num_days();
+            return Err(format!(
+                "served_at is more than {days} days ago, which is how long outcomes are kept"
+            ));
+        }
+        for (name, value, most) in [
+            ("engagement_rate", self.engagement_rate, 1.0),
+            ("quality", self.quality, 1.0),
+            ("cost", self.cost, MOST),
+            ("latency_ms", self.latency_ms, MOST),
+        ] {
+            if value.is_some_and(|value| !(0.0..=most).contains(&value)) {
+                return Err(format!("{name} must be between 0 and {most}"));
+            }
+        }
+        for (name, value) in [("engagements", self.engagements), ("impressions", self.impressions)] {
+            if value.is_some_and(|value| value < 0) {
+                return Err(format!("{name} must be 0 or more"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The measured values as they are stored.
+    pub(super) fn values(&self) -> Values {
+        Values {
+            engagement_rate: self.engagement_rate.map(not_tiny),
+            engagements: self.engagements,
+            impressions: self.impressions,
+            cost: self.cost.map(not_tiny),
+            quality: self.quality.map(not_tiny),
+            latency_ms: self.latency_ms.map(not_tiny),
+            failed: self.failed,
+        }
+    }
+}
+
+/// What was measured: the part of an outcome that may be corrected.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Values {
+    pub(super) engagement_rate: Option<f64>,
+    pub(super) engagements: Option<i64>,
+    pub(super) impressions: Option<i64>,
+    pub(super) cost: Option<f64>,
+    pub(super) quality: Option<f64>,
+    pub(super) latency_ms: Option<f64>,
+    pub(super) failed: Option<bool>,
+}
+
+fn text(name: &str, value: &str) -> Result<(), String> {
+    if value.is_empty() || value.len() > 200 || value.contains('\0') {
+        Err(format!("{name} must have 1 to 200 bytes and no NUL"))
+    } else {
+        Ok(())
+    }
+}
+
+fn not_tiny(value: f64) -> f64 {
+    if value < LEAST { 0.0 } else { value }
+}

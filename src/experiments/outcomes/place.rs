@@ -1,0 +1,124 @@
+//! Where an outcome belongs: its version, the revision it was served under, and the experiment it is evidence in.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::Outcome;
+use crate::experiments::statistics::Arm;
+use crate::models::Version;
+
+/// Where an outcome belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) version: Uuid,
+    /// The traffic revision under which it was served.
+    pub(super) revision: i64,
+    /// What it is evidence in, if anything.
+    pub(super) arm: Option<(Uuid, Arm)>,
+}
+
+struct KnownVersion {
+    id: Uuid,
+    version: Version,
+    provider_model_id: String,
+}
+
+struct KnownRevision {
+    number: i64,
+    from: DateTime<Utc>,
+    /// The experiment with its candidate and baseline.
+    experiment: Option<(Uuid, Uuid, Uuid)>,
+    versions: Vec<Uuid>,
+}
+
+/// The versions and revisions of the pipelines that a batch names.
+pub(super) struct Known(HashMap<String, (Vec<KnownVersion>, Vec<KnownRevision>)>);
+
+impl Known {
+    pub(super) async fn load(
+        conn: &mut PgConnection,
+        batch: impl Iterator<Item = &Outcome>,
+    ) -> sqlx::Result<Self> {
+        let names: HashSet<&str> = batch.map(|outcome| outcome.pipeline.as_str()).collect();
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        let mut known: HashMap<String, (Vec<_>, Vec<_>)> = HashMap::new();
+        let versions = sqlx::query!(
+            "SELECT pipeline, id, major, minor, patch, provider_model_id FROM model_versions
+              WHERE pipeline = ANY($1) ORDER BY major DESC, minor DESC, patch DESC",
+            &names,
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        for row in versions {
+            known.entry(row.pipeline).or_default().0.push(KnownVersion {
+                id: row.id,
+                version: Version { major: row.major, minor: row.minor, patch: row.patch },
+                provider_model_id: row.provider_model_id,
+            });
+        }
+        let revisions = sqlx::query!(
+            r#"SELECT r.pipeline, r.revision, r.created_at, r.experiment_id,
+                      e.candidate_id AS "candidate_id?", e.baseline_id AS "baseline_id?",
+                      array_agg(w.model_version_id) FILTER (WHERE w.weight > 0) AS "versions!"
+                 FROM traffic_revisions r JOIN traffic_weights w USING (pipeline, revision)
+                 LEFT JOIN experiments e ON e.id = r.experiment_id
+                WHERE r.pipeline = ANY($1) GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY r.revision DESC"#,
+            &names,
+        )
+        .fetch_all(conn)
+        .await?;
+        for row in revisions {
+            known.entry(row.pipeline).or_default().1.push(KnownRevision {
+                number: row.revision,
+                from: row.created_at,
+                experiment: row
+                    .experiment_id
+                    .zip(row.candidate_id.zip(row.baseline_id))
+                    .map(|(experiment, (candidate, baseline))| (experiment, candidate, baseline)),
+                versions: row.versions,
+            });
+        }
+        Ok(Self(known))
+    }
+
+    /// Where an outcome belongs, or why it belongs nowhere.
+    pub(super) fn place(&self, outcome: &Outcome) -> Result<Place, String> {
+        let (versions, revisions) = self
+            .0
+            .get(&outcome.pipeline)
+            .ok_or_else(|| format!("there is no pipeline {:?}", outcome.pipeline))?;
+        let version = match (outcome.version, &outcome.model_id) {
+            (Some(wanted), _) => versions
+                .iter()
+                .find(|known| known.version == wanted)
+                .ok_or_else(|| format!("pipeline {} has no version {wanted}", outcome.pipeline))?,
+            (None, Some(model)) => {
+                versions.iter().find(|known| known.provider_model_id == *model).ok_or_else(|| {
+                    format!("no version of pipeline {} is the model {model:?}", outcome.pipeline)
+                })?
+            }
+            (None, None) => return Err("give the version or the model_id that served".into()),
+        };
+        let revision = match outcome.revision {
+            Some(number) => revisions
+                .iter()
+                .find(|known| known.number == number)
+                .ok_or_else(|| format!("pipeline {} has no traffic revision {number}", outcome.pipeline))?,
+            None => revisions
+                .iter()
+                .find(|known| known.from <= outcome.served_at)
+                .ok_or("served_at is before the pipeline had any traffic")?,
+        };
+        // A version that the revision did not send traffic to was not assigned by it: kept, not analysed.
+        let assigned = revision.experiment.filter(|_| revision.versions.contains(&version.id));
+        let arm = assigned.and_then(|(experiment, candidate, baseline)| match version.id {
+            id if id == candidate => Some((experiment, Arm::Candidate)),
+            id if id == baseline => Some((experiment, Arm::Baseline)),
+            _ => None,
+        });
+        Ok(Place { version: version.id, revision: revision.number, arm })
+    }
+}

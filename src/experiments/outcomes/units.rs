@@ -1,0 +1,155 @@
+//! The units of an experiment, each counted once, in the epoch and the arm of its first outcome: what the sample-ratio check
+//! looks at.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::rows::Rows;
+
+/// A unit as an outcome shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Sight {
+    served_at: DateTime<Utc>,
+    number: i64,
+    epoch: i64,
+    candidate: bool,
+}
+
+/// The changes of the counts, by experiment, epoch and arm.
+type Changes = BTreeMap<(Uuid, i64, bool), i64>;
+
+/// Counts the units of new outcomes.
+pub(super) async fn count(conn: &mut PgConnection, rows: &Rows) -> sqlx::Result<()> {
+    let mut sights: BTreeMap<(Uuid, &str), Sight> = BTreeMap::new();
+    for (at, experiment) in rows.experiment.iter().enumerate() {
+        let (Some(experiment), Some(candidate)) = (*experiment, rows.candidate[at]) else { continue };
+        let sight = Sight {
+            served_at: rows.served_at[at],
+            number: rows.number[at],
+            epoch: rows.revision[at],
+            candidate,
+        };
+        let first = sights.entry((experiment, &rows.unit[at])).or_insert(sight);
+        *first = sight.min(*first);
+    }
+    if sights.is_empty() {
+        return Ok(());
+    }
+    let mut changes = Changes::new();
+    let new = insert(conn, &sights, &mut changes).await?;
+    if new < sights.len() {
+        move_back(conn, &sights, &mut changes).await?;
+    }
+    apply(conn, &changes).await
+}
+
+/// Inserts units that were not seen before, and returns how many they are.
+async fn insert(
+    conn: &mut PgConnection,
+    sights: &BTreeMap<(Uuid, &str), Sight>,
+    changes: &mut Changes,
+) -> sqlx::Result<usize> {
+    let columns = Columns::of(sights);
+    let new = sqlx::query!(
+        "INSERT INTO experiment_units (experiment_id, unit, served_at, number, epoch, candidate)
+         SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::boolean[])
+         ON CONFLICT (experiment_id, unit) DO NOTHING RETURNING experiment_id, epoch, candidate",
+        &columns.experiment,
+        &columns.unit as &[&str],
+        &columns.served_at,
+        &columns.number,
+        &columns.epoch,
+        &columns.candidate,
+    )
+    .fetch_all(conn)
+    .await?;
+    let inserted = new.len();
+    for row in new {
+        *changes.entry((row.experiment_id, row.epoch, row.candidate)).or_default() += 1;
+    }
+    Ok(inserted)
+}
+
+/// Moves units whose first outcome arrives late to where it was served.
+async fn move_back(
+    conn: &mut PgConnection,
+    sights: &BTreeMap<(Uuid, &str), Sight>,
+    changes: &mut Changes,
+) -> sqlx::Result<()> {
+    let columns = Columns::of(sights);
+    let moved = sqlx::query!(
+        "WITH sent AS (
+             SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::boolean[])
+                 AS sent (experiment_id, unit, served_at, number, epoch, candidate)),
+         known AS (
+             SELECT u.experiment_id, u.unit, u.epoch, u.candidate
+               FROM experiment_units u JOIN sent s USING (experiment_id, unit)
+              WHERE (s.served_at, s.number) < (u.served_at, u.number)
+              ORDER BY u.experiment_id, u.unit FOR UPDATE OF u)
+         UPDATE experiment_units u
+            SET served_at = s.served_at, number = s.number, epoch = s.epoch, candidate = s.candidate
+           FROM sent s JOIN known k USING (experiment_id, unit)
+          WHERE u.experiment_id = s.experiment_id AND u.unit = s.unit
+            AND (s.served_at, s.number) < (u.served_at, u.number)
+         RETURNING u.experiment_id, k.epoch AS from_epoch, k.candidate AS from_candidate, s.epoch, s.candidate",
+        &columns.experiment,
+        &columns.unit as &[&str],
+        &columns.served_at,
+        &columns.number,
+        &columns.epoch,
+        &columns.candidate,
+    )
+    .fetch_all(conn)
+    .await?;
+    for row in moved {
+        *changes.entry((row.experiment_id, row.from_epoch, row.from_candidate)).or_default() -= 1;
+        let (Some(epoch), Some(candidate)) = (row.epoch, row.candidate) else { continue };
+        *changes.entry((row.experiment_id, epoch, candidate)).or_default() += 1;
+    }
+    Ok(())
+}
+
+async fn apply(conn: &mut PgConnection, changes: &Changes) -> sqlx::Result<()> {
+    let changes: Vec<_> = changes.iter().filter(|(_, change)| **change != 0).collect();
+    let experiments: Vec<Uuid> = changes.iter().map(|((experiment, _, _), _)| *experiment).collect();
+    let epochs: Vec<i64> = changes.iter().map(|((_, epoch, _), _)| *epoch).collect();
+    let arms: Vec<bool> = changes.iter().map(|((_, _, candidate), _)| *candidate).collect();
+    let units: Vec<i64> = changes.iter().map(|(_, change)| **change).collect();
+    sqlx::query!(
+        "INSERT INTO experiment_unit_counts AS counted (experiment_id, epoch, candidate, units)
+         SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::bigint[])
+         ON CONFLICT (experiment_id, epoch, candidate) DO UPDATE SET units = counted.units + excluded.units",
+        &experiments,
+        &epochs,
+        &arms,
+        &units,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+struct Columns<'a> {
+    experiment: Vec<Uuid>,
+    unit: Vec<&'a str>,
+    served_at: Vec<DateTime<Utc>>,
+    number: Vec<i64>,
+    epoch: Vec<i64>,
+    candidate: Vec<bool>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(sights: &BTreeMap<(Uuid, &'a str), Sight>) -> Self {
+        Self {
+            experiment: sights.keys().map(|(experiment, _)| *experiment).collect(),
+            unit: sights.keys().map(|(_, unit)| *unit).collect(),
+            served_at: sights.values().map(|sight| sight.served_at).collect(),
+            number: sights.values().map(|sight| sight.number).collect(),
+            epoch: sights.values().map(|sight| sight.epoch).collect(),
+            candidate: sights.values().map(|sight| sight.candidate).collect(),
+        }
+    }
+}
