@@ -92,7 +92,8 @@ DECLARE
     name  text := 'outcomes_' || to_char(month, 'YYYY_MM');
 BEGIN
     IF to_regclass(name) IS NOT NULL THEN RETURN; END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('tuneloop.outcomes_partitions'));
+    -- One at a time; attaching needs this lock anyway.
+    LOCK TABLE outcomes IN SHARE UPDATE EXCLUSIVE MODE;
     IF to_regclass(name) IS NOT NULL THEN RETURN; END IF;
     EXECUTE format('CREATE TABLE %I (LIKE outcomes INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
     EXECUTE format('ALTER TABLE outcomes ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name,
