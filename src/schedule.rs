@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::By;
 use crate::clock::Clock;
 use crate::jobs;
+use crate::outcome_pull;
 use crate::pipelines::cron::Cron;
 use crate::pipelines::{self, Pipeline};
 use crate::runs::{self, RunStatus};
@@ -79,6 +80,9 @@ impl Scheduler {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.name.clone());
             for pipeline in &page {
+                if let Err(error) = self.pull_outcomes(pipeline).await {
+                    tracing::warn!(%error, pipeline = pipeline.name, "the pull of outcomes could not be scheduled");
+                }
                 if let Some(slot) = due(pipeline, now) {
                     // One pipeline that cannot be started must not hold up the others.
                     if let Err(error) = self.start(pipeline, slot).await {
@@ -87,6 +91,13 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// Where the job stands already, nothing is added.
+    async fn pull_outcomes(&self, pipeline: &Pipeline) -> sqlx::Result<()> {
+        let mut tx = self.db.begin().await?;
+        outcome_pull::schedule(&mut tx, pipeline).await?;
+        tx.commit().await
     }
 
     async fn start(&self, pipeline: &Pipeline, slot: DateTime<Utc>) -> sqlx::Result<()> {

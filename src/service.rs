@@ -18,6 +18,7 @@ use crate::database::MIGRATOR;
 use crate::dataset::{DatasetStore, Sources};
 use crate::housekeeping::Housekeeping;
 use crate::jobs::{Handler, Worker, WorkerSettings};
+use crate::outcome_pull::OutcomePull;
 use crate::preflight::PriceTable;
 use crate::runs::{Cleanup, RunHandler, Services};
 use crate::schedule::Scheduler;
@@ -125,6 +126,12 @@ impl Service {
         let handlers: Vec<Arc<dyn Handler>> = vec![
             Arc::new(RunHandler::new(services.clone())),
             Arc::new(Cleanup::new(services)),
+            Arc::new(OutcomePull {
+                db: self.db.clone(),
+                clock: self.clock.clone(),
+                sources: self.sources.clone(),
+                retention: self.outcome_retention,
+            }),
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];
         let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());

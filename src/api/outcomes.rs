@@ -15,11 +15,12 @@ use utoipa_axum::routes;
 
 use super::ApiState;
 use super::auth::Principal;
-use super::extract::{Query, malformed_json, media_type, require_json};
+use super::extract::{Json, Path, Query, malformed_json, media_type, require_json};
 use super::idempotency::{self, Begin, RawIdempotent, RequestKey};
 use super::problem::{FieldError, Problem};
 use super::reply::Reply;
-use crate::experiments::outcomes::{self, MAX_BATCH, Outcome, Recorded, Recording, Repeats};
+use super::responses::NotFound;
+use crate::experiments::outcomes::{self, MAX_BATCH, Outcome, PullState, Recorded, Recording, Repeats};
 
 /// Room for a full batch, once it is unpacked.
 const BODY_BYTES: usize = 16 << 20;
@@ -28,7 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     // What is packed otherwise reaches the handler, which says what is accepted.
     let unpack = RequestDecompressionLayer::new().gzip(true).pass_through_unaccepted(true);
     let layers = ServiceBuilder::new().layer(unpack).layer(DefaultBodyLimit::max(BODY_BYTES));
-    OpenApiRouter::default().routes(routes!(record_outcomes).layer(layers))
+    OpenApiRouter::default().routes(routes!(record_outcomes).layer(layers)).routes(routes!(get_pull))
 }
 
 /// How to record.
@@ -114,4 +115,21 @@ fn read_outcome(item: &RawValue) -> Result<Outcome, String> {
         let message = error.to_string();
         format!("is not an outcome: {}", message.split(" at line ").next().unwrap_or_default())
     })
+}
+
+/// Show how far outcomes were read from the application's own database
+#[utoipa::path(
+    get, path = "/v1/pipelines/{pipeline}/outcomes/pull", tag = "experiments", params(("pipeline" = String, Path)),
+    responses(
+        (status = 200, description = "Where the pull stands.", body = PullState),
+        (status = 404, response = NotFound),
+    ),
+)]
+async fn get_pull(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+) -> Result<Json<PullState>, Problem> {
+    super::pipelines::find(&state, &name).await?;
+    let pull = outcomes::pull_state(&state.db, &name).await?;
+    Ok(Json(pull.ok_or_else(|| Problem::not_found("pull of outcomes for the pipeline", &name))?))
 }

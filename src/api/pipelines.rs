@@ -17,6 +17,7 @@ use super::page::{Cursor, Page, PageQuery};
 use super::problem::{FieldError, Problem};
 use super::reply::Reply;
 use super::responses::{NotFound, PreconditionFailed};
+use crate::dataset::{OutcomeQuery, SourceError};
 use crate::pipelines::cron::Cron;
 use crate::pipelines::{self, Pipeline, PipelineConfig};
 use crate::traffic;
@@ -125,8 +126,27 @@ pub(super) async fn checked(state: &ApiState, config: PipelineConfig) -> Result<
             faults.into_iter().map(|(field, message)| FieldError::body(field, message)),
         ));
     }
-    state.sources.check(&config.dataset).await?;
+    check_sources(state, &config).await?;
     Ok(config)
+}
+
+/// Whether what a configuration reads can be read.
+async fn check_sources(state: &ApiState, config: &PipelineConfig) -> Result<(), Problem> {
+    state.sources.check(&config.dataset).await?;
+    let Some(pull) = &config.outcomes.pull else { return Ok(()) };
+    let query = OutcomeQuery::new(pull.url_env.as_deref(), &pull.query, pull.timeout_seconds);
+    match state.sources.check_outcomes(&query).await {
+        Err(SourceError::Unusable(faults)) => {
+            Err(Problem::invalid(faults.into_iter().map(|(field, fault)| {
+                let field = field.strip_prefix("/source").unwrap_or(&field);
+                FieldError::body(format!("/outcomes/pull{field}"), fault)
+            })))
+        }
+        Err(error @ SourceError::Unreachable { .. }) => {
+            Err(Problem::invalid([FieldError::body("/outcomes/pull/url_env", error)]))
+        }
+        checked => Ok(checked?),
+    }
 }
 
 /// Create a pipeline, or change its configuration
@@ -155,7 +175,7 @@ async fn put_pipeline(
 ) -> Result<Reply, Problem> {
     // Before the pipeline is locked: another database may take its time. Other faults are told first.
     if config.faults().is_empty() {
-        state.sources.check(&config.dataset).await?;
+        check_sources(&state, &config).await?;
     }
     let mut tx = state.db.begin().await?;
     let before = pipelines::lock(&mut tx, &name).await?.map(|before| before.config_version);

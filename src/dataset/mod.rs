@@ -28,7 +28,7 @@ pub use example::Example;
 pub use manifest::{CleaningCounts, Counts, Manifest, Part, Parts, Recorded, by_digest, record};
 pub use prompts::TemplateError;
 pub use settings::{DatasetSettings, DynamicThreshold, PairSettings, Prompts, Template};
-pub use source::{Columns, Lookup, SourceError, SourceSettings, Sources};
+pub use source::{Columns, Lookup, OutcomeQuery, SourceError, SourceSettings, Sources};
 pub use spool::Spooled;
 pub use store::{DatasetStore, StoredLine};
 

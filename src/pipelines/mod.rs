@@ -7,7 +7,7 @@ mod store;
 
 use chrono::{DateTime, Utc};
 
-pub use config::PipelineConfig;
+pub use config::{PipelineConfig, PullSettings};
 pub use seed::seed;
 pub use store::{NotSaved, all, by_name, config_version, lock, save};
 

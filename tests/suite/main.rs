@@ -18,6 +18,7 @@ mod overtaken;
 mod pipelines;
 mod places;
 mod preflight;
+mod pulled;
 mod real_posts;
 mod rollback;
 mod schedule;

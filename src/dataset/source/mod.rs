@@ -5,6 +5,7 @@
 mod access;
 mod check;
 mod layout;
+mod outcomes;
 mod parameters;
 mod sql;
 
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 pub use access::{Lookup, Sources};
 pub(super) use check::refused;
 pub(super) use layout::{LEADING, Layout};
+pub use outcomes::OutcomeQuery;
 pub(super) use sql::{Bounds, Parameter, Sql, counts, rows, threshold};
 
 /// Where the posts come from, and what the columns are called there.
@@ -99,7 +101,7 @@ impl Default for Columns {
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// The settings do not fit the source: fields as JSON pointers below the dataset's settings, and sentences.
-    #[error("the dataset's source does not fit its settings: {}", sentences(.0))]
+    #[error("the source does not fit its settings: {}", sentences(.0))]
     Unusable(Vec<(String, String)>),
     /// Another database did not answer.
     #[error("the database whose URL is in {variable} does not answer")]

@@ -8,6 +8,7 @@ mod correct;
 mod outcome;
 mod partitions;
 mod place;
+mod pulls;
 mod recompute;
 mod rows;
 mod sums;
@@ -22,6 +23,7 @@ use utoipa::ToSchema;
 
 pub use outcome::Outcome;
 pub use partitions::drop_older_than;
+pub use pulls::{PullCounts, PullState, pull_failed, pull_state, pulled};
 pub use recompute::{Recomputed, recompute};
 
 use place::{Known, Place};

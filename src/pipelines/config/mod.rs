@@ -3,6 +3,7 @@
 mod budget;
 mod checks;
 mod evaluation;
+mod outcomes;
 mod search;
 mod training;
 
@@ -17,6 +18,7 @@ use crate::trainers::Method;
 pub use budget::{BudgetSettings, OverBudget};
 pub use checks::Faults;
 pub use evaluation::{ComparisonSettings, EvaluationSettings, JudgeSettings, SmokeSettings};
+pub use outcomes::{OutcomeSettings, PullSettings};
 pub use search::{SearchSettings, SearchStrategy};
 pub use training::TrainingSettings;
 
@@ -50,6 +52,9 @@ pub struct PipelineConfig {
     /// How a promoted model is watched.
     #[serde(default)]
     pub watch: WatchSettings,
+    /// How outcomes are gathered beside those that applications send.
+    #[serde(default)]
+    pub outcomes: OutcomeSettings,
 }
 
 /// When a run starts by itself.
@@ -129,6 +134,7 @@ impl PipelineConfig {
         self.evaluation.check(&mut Checks { section: "/evaluation", faults: &mut faults });
         self.experiment.check(&mut Checks { section: "/experiment", faults: &mut faults });
         self.watch.check(&mut Checks { section: "/watch", faults: &mut faults });
+        self.outcomes.check(&mut Checks { section: "/outcomes", faults: &mut faults });
 
         let dataset = self.dataset.faults().into_iter();
         faults.extend(dataset.map(|(field, sentence)| (format!("/dataset{field}"), sentence)));

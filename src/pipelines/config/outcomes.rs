@@ -1,0 +1,74 @@
+//! How outcomes are gathered beside those that applications send.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::checks::Checks;
+
+/// How outcomes are gathered beside those that applications send.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutcomeSettings {
+    /// Read them from the application's own database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull: Option<PullSettings>,
+}
+
+/// A query that yields outcomes. Rows that were read before and have changed since are corrected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PullSettings {
+    /// The environment variable that holds the URL of the Postgres database; absent for the service's own. The variable must
+    /// be set where the API and where the workers run; its value is never stored or shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "SHOP_DATABASE_URL")]
+    pub url_env: Option<String>,
+    /// One `SELECT` whose columns are called as the fields of an outcome: `id`, `unit`, `served_at`, one of `version` and
+    /// `model_id`, and of the others those there are. It uses `:since`, which is the time up to which was read less
+    /// `revisit_seconds`, and `:until`, which is now less `maturity_seconds`.
+    #[schema(
+        example = "SELECT id, model AS model_id, id AS unit, author_id AS persona, published_at AS served_at, \
+                        engagement_rate FROM posts WHERE updated_at >= :since AND published_at < :until"
+    )]
+    pub query: String,
+    /// Time between two pulls.
+    #[serde(default = "interval")]
+    pub interval_seconds: f64,
+    /// How old an outcome is before it counts.
+    #[serde(default)]
+    pub maturity_seconds: f64,
+    /// How far behind what was read every pull begins, so that rows that came late or changed are read again.
+    #[serde(default = "revisit")]
+    pub revisit_seconds: f64,
+    /// How long the query may take.
+    #[serde(default = "timeout")]
+    #[schema(minimum = 1, maximum = 3_600)]
+    pub timeout_seconds: u32,
+}
+
+fn interval() -> f64 {
+    300.0
+}
+
+fn revisit() -> f64 {
+    7.0 * 86_400.0
+}
+
+fn timeout() -> u32 {
+    60
+}
+
+impl OutcomeSettings {
+    pub(super) fn check(&self, checks: &mut Checks<'_>) {
+        let Some(pull) = &self.pull else { return };
+        checks.interval("pull/interval_seconds", pull.interval_seconds);
+        for (field, seconds) in
+            [("pull/maturity_seconds", pull.maturity_seconds), ("pull/revisit_seconds", pull.revisit_seconds)]
+        {
+            let good = seconds == 0.0 || (seconds > 0.0 && seconds <= 366.0 * 86_400.0);
+            checks.that(field, good, "must be a number of seconds between 0 and a year");
+        }
+        let timeout = (1..=3_600).contains(&pull.timeout_seconds);
+        checks.that("pull/timeout_seconds", timeout, "must be between 1 and 3600");
+    }
+}
