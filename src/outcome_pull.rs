@@ -48,7 +48,7 @@ impl Handler for OutcomePull {
             let Some(settings) = pipeline.and_then(|pipeline| pipeline.config.outcomes.pull) else {
                 return Ok(Done::Finished);
             };
-            lease.keep(&self.db, self.pull(lease, &settings)).await??;
+            lease.keep(&self.db, Box::pin(self.pull(lease, &settings))).await??;
             Ok(Done::Committed)
         }
         .boxed()
