@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::demo::plan;
     use crate::experiments::assignment::{bucket, share_of};
-    use crate::experiments::decision::{Evidence, Rules, Verdict, decide};
+    use crate::experiments::decision::{Evidence, Metric, Observed, Rules, Verdict, decide};
     use crate::experiments::statistics::{Arm, Cell, PerArm, Sampling, Units};
 
     /// What the service's queries would make of `count` posts, read under one revision of a test.
@@ -108,16 +108,18 @@ mod tests {
         let cells = sums.into_iter().map(|((arm, persona), (n, sum, squares))| {
             Cell::average(2, arm, &format!("persona-{persona}"), n, sum, squares)
         });
+        let cells = cells.collect();
+        let observed = Observed { sampling: Sampling::Clustered, cells, planned_standard_error: None };
         let candidate = u32::try_from(weight).unwrap();
         let weights = PerArm { baseline: 10_000 - candidate, candidate };
         Evidence {
             hours_elapsed: 0.002,
+            horizon_hours: None,
             horizon_reached: true,
-            sampling: Sampling::Clustered,
-            cells: cells.collect(),
+            extended: false,
+            metrics: BTreeMap::from([(Metric::Engagement, observed)]),
             units: vec![Units { epoch: 2, weights, counts }],
-            cost: Vec::new(),
-            planned_standard_error: None,
+            early_looks: Vec::new(),
         }
     }
 

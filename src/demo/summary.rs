@@ -124,6 +124,7 @@ fn sentence(decision: &DecisionPart) -> String {
         Verdict::Promote => "promote",
         Verdict::Reject => "reject",
         Verdict::Inconclusive => "inconclusive",
+        Verdict::Extend => "extend",
         Verdict::StopForHarm => "stop for harm",
         Verdict::Invalid => "invalid",
     };

@@ -11,6 +11,6 @@ mod sums;
 
 pub use observations::{Phase, evidence, harm_look};
 pub use store::{
-    Experiment, ExperimentStatus, StoredDecision, by_id, decision_of, end, freeze_planned_error, insert,
-    record_decision,
+    Experiment, ExperimentStatus, StoredDecision, by_id, decision_of, end, extend, freeze_planned_errors,
+    insert, record_decision, spend_look,
 };

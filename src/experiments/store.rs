@@ -1,12 +1,14 @@
 //! Experiments and their decisions in the database.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::decision::{Record, Rules, Verdict};
+use super::decision::{EarlyLook, Metric, Record, Rules, Verdict};
 use super::observations::Phase;
 use super::statistics::Arm;
 
@@ -46,10 +48,14 @@ pub struct Experiment {
     pub horizon_at: DateTime<Utc>,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
-    /// The standard error that looks for harm during the test are planned for.
-    pub planned_se_test: Option<f64>,
+    /// The standard errors that looks during the test are planned for, by metric.
+    pub planned_errors_test: BTreeMap<Metric, f64>,
     /// The same for the watch.
-    pub planned_se_watch: Option<f64>,
+    pub planned_errors_watch: BTreeMap<Metric, f64>,
+    /// Looks before the horizon that have spent a part of the level, oldest first.
+    pub early_looks: Vec<EarlyLook>,
+    /// When the test was extended, which moved its horizon.
+    pub extended_at: Option<DateTime<Utc>>,
 }
 
 impl Experiment {
@@ -107,21 +113,44 @@ pub async fn end(conn: &mut PgConnection, id: Uuid, status: ExperimentStatus) ->
     Ok(())
 }
 
-/// Keeps the standard error of the first look for harm that had enough data; later ones change nothing.
-pub async fn freeze_planned_error(
+/// Keeps the standard errors of the first look that had enough data, by metric; later ones change nothing.
+pub async fn freeze_planned_errors(
     conn: &mut PgConnection,
     id: Uuid,
     phase: Phase,
-    standard_error: f64,
+    errors: &BTreeMap<Metric, f64>,
 ) -> sqlx::Result<()> {
+    let errors = serde_json::to_value(errors).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query!(
         "UPDATE experiments
-            SET planned_se_test = CASE WHEN $2 THEN coalesce(planned_se_test, $3) ELSE planned_se_test END,
-                planned_se_watch = CASE WHEN $2 THEN planned_se_watch ELSE coalesce(planned_se_watch, $3) END
+            SET planned_errors_test = CASE WHEN $2 THEN $3 || planned_errors_test ELSE planned_errors_test END,
+                planned_errors_watch = CASE WHEN $2 THEN planned_errors_watch ELSE $3 || planned_errors_watch END
           WHERE id = $1",
         id,
         phase == Phase::Test,
-        standard_error,
+        errors,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes down that a look before the horizon has spent its part of the level.
+pub async fn spend_look(conn: &mut PgConnection, id: Uuid, look: EarlyLook) -> sqlx::Result<()> {
+    let look = serde_json::to_value([look]).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query!("UPDATE experiments SET early_looks = early_looks || $2 WHERE id = $1", id, look)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Lets a running experiment go on for so many hours more; it must not have been extended before.
+pub async fn extend(conn: &mut PgConnection, id: Uuid, hours: f64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE experiments SET extended_at = now(), horizon_at = now() + make_interval(secs => $2)
+          WHERE id = $1 AND status = 'running' AND extended_at IS NULL",
+        id,
+        hours * 3600.0,
     )
     .execute(conn)
     .await?;
@@ -132,7 +161,8 @@ pub async fn freeze_planned_error(
 pub async fn by_id(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Experiment>> {
     let row = sqlx::query!(
         r#"SELECT id, pipeline, run_id, baseline_id, candidate_id, settings, status AS "status: ExperimentStatus",
-                  started_at, horizon_at, ended_at, planned_se_test, planned_se_watch
+                  started_at, horizon_at, ended_at, planned_errors_test, planned_errors_watch, early_looks,
+                  extended_at
              FROM experiments WHERE id = $1"#,
         id,
     )
@@ -145,16 +175,22 @@ pub async fn by_id(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Option<Exp
             run_id: row.run_id,
             baseline_id: row.baseline_id,
             candidate_id: row.candidate_id,
-            rules: serde_json::from_value(row.settings).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            rules: decoded(row.settings)?,
             status: row.status,
             started_at: row.started_at,
             horizon_at: row.horizon_at,
             ended_at: row.ended_at,
-            planned_se_test: row.planned_se_test,
-            planned_se_watch: row.planned_se_watch,
+            planned_errors_test: decoded(row.planned_errors_test)?,
+            planned_errors_watch: decoded(row.planned_errors_watch)?,
+            early_looks: decoded(row.early_looks)?,
+            extended_at: row.extended_at,
         })
     })
     .transpose()
+}
+
+fn decoded<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> sqlx::Result<T> {
+    serde_json::from_value(value).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// A decision as it was taken.
@@ -199,6 +235,7 @@ fn verdict_word(verdict: Verdict) -> &'static str {
         Verdict::Promote => "promote",
         Verdict::Reject => "reject",
         Verdict::Inconclusive => "inconclusive",
+        Verdict::Extend => "extend",
         Verdict::StopForHarm => "stop_for_harm",
         Verdict::Invalid => "invalid",
     }
@@ -215,7 +252,7 @@ pub async fn decision_of(db: impl PgExecutor<'_>, experiment: Uuid) -> sqlx::Res
     row.map(|row| {
         Ok(StoredDecision {
             id: row.id,
-            record: serde_json::from_value(row.record).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            record: decoded(row.record)?,
             digest: row.digest,
             created_at: row.created_at,
         })

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Metric;
+
 /// What a decision is, seen from the experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -15,6 +17,8 @@ pub enum Verdict {
     Reject,
     /// The evidence does not tell; a person decides.
     Inconclusive,
+    /// The evidence does not tell yet, and there is a part of the level left to go on with: once.
+    Extend,
     /// The candidate does harm; the test ends at once.
     StopForHarm,
     /// The experiment itself is faulty.
@@ -33,6 +37,12 @@ pub enum ReasonCode {
     EffectBelowMinimum,
     /// Neither an improvement nor its absence is shown.
     NotSignificant,
+    /// A guardrail is worse by more than its margin.
+    GuardrailWorse,
+    /// Better, but a guardrail is not shown to stay within its margin.
+    GuardrailNotShown,
+    /// Better, but nothing is known of a guardrail and the rules ask for it.
+    GuardrailUnknown,
     /// Better, but by less than the policy asks.
     LiftBelowPolicy,
     /// Better, but it saves less than the policy asks.
@@ -71,8 +81,11 @@ pub enum CheckCode {
     Outcomes,
     /// Clusters of the arm that has fewer.
     Clusters,
-    /// The one-sided p-value of superiority against its level.
+    /// The one-sided p-value of superiority against its level: Holm's where there are several success metrics,
+    /// that of the confidence sequence in the extended part of a test.
     Superiority,
+    /// The one-sided p-value of a guardrail's non-inferiority against its level.
+    Guardrail,
     /// How far the interval reaches beyond the minimum effect (absolute): below 0, the candidate is rejected.
     MinimumEffect,
     /// The engagement lift the policy asks for.
@@ -86,6 +99,9 @@ pub enum CheckCode {
 pub struct Check {
     /// What was checked.
     pub code: CheckCode,
+    /// The metric, where the check is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
     /// Whether it holds; absent where there was no data to tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passed: Option<bool>,
@@ -104,7 +120,13 @@ impl Check {
         required: f64,
         holds: impl Fn(f64, f64) -> bool,
     ) -> Self {
-        Self { code, passed: actual.map(|actual| holds(actual, required)), actual, required }
+        let passed = actual.map(|actual| holds(actual, required));
+        Self { code, metric: None, passed, actual, required }
+    }
+
+    /// The same, of one metric.
+    pub(super) fn of(self, metric: Metric) -> Self {
+        Self { metric: Some(metric), ..self }
     }
 
     /// Whether the check is known to hold.

@@ -1,17 +1,20 @@
 //! One look at harm: valid as often as one likes, during the test and in the watch after promotion.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Rules;
 use super::wording::{percent_or_figure, thousands};
-use crate::experiments::statistics::{
-    Cell, Counts, Estimate, Method, NoEstimate, PerArm, Sampling, estimate, sequential,
-};
+use super::{Metric, Observed, Rules};
+use crate::experiments::statistics::{Counts, Estimate, Method, NoEstimate, PerArm, estimate, sequential};
 
-/// What a look at harm found.
+/// What a look at harm found in one metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HarmLook {
+    /// The metric.
+    #[serde(default)]
+    pub metric: Metric,
     /// Whether each arm had enough outcomes and clusters to judge.
     pub enough: bool,
     /// Whether the candidate does harm: E has reached its threshold.
@@ -19,7 +22,7 @@ pub struct HarmLook {
     /// The e-value against "not worse than tolerated".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub e_value: Option<f64>,
-    /// 1/α.
+    /// 1/α, with the level of this metric.
     pub threshold: f64,
     /// Candidate − baseline.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,41 +43,81 @@ pub struct HarmLook {
     pub reason: String,
 }
 
-/// Looks for harm on the primary metric.
+/// A look at every watched metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HarmReport {
+    /// Whether any metric was harmed.
+    pub harmed: bool,
+    /// Whether every metric of which there is anything could be judged.
+    pub enough: bool,
+    /// One sentence: of the metric that was harmed or, where none was, of each.
+    pub reason: String,
+    /// Each metric, in the order of the rules.
+    pub looks: Vec<HarmLook>,
+}
+
+impl HarmReport {
+    /// Looks at every watched metric.
+    #[must_use]
+    pub fn of(metrics: &BTreeMap<Metric, Observed>, rules: &Rules) -> Self {
+        let look = |(metric, _)| look_for_harm(metric, metrics.get(&metric), rules);
+        Self::from_looks(rules.watched_metrics().into_iter().map(look).collect())
+    }
+
+    fn from_looks(looks: Vec<HarmLook>) -> Self {
+        let harmed = looks.iter().find(|look| look.harmed);
+        let seen = || looks.iter().filter(|look| look.counts != PerArm::default());
+        let reason = harmed.map_or_else(
+            || looks.iter().map(|look| &*look.reason).collect::<Vec<_>>().join(" "),
+            |look| look.reason.clone(),
+        );
+        Self {
+            harmed: harmed.is_some(),
+            enough: seen().count() > 0 && seen().all(|look| look.enough),
+            reason,
+            looks,
+        }
+    }
+
+    /// The standard errors that later looks are to be given, by metric.
+    #[must_use]
+    pub fn planned_standard_errors(&self) -> BTreeMap<Metric, f64> {
+        let planned = |look: &HarmLook| Some((look.metric, look.planned_standard_error?));
+        self.looks.iter().filter_map(planned).collect()
+    }
+}
+
+/// Looks for harm in one metric, at its share of the level.
 ///
 /// The tolerance is relative, so the harm beyond it is the contrast with m = 1 − tolerance (1 + tolerance
-/// where lower is better), whose variance is used. `planned_standard_error` is SE*, see
-/// [`HarmLook::planned_standard_error`].
+/// where lower is better), whose variance is used.
 #[must_use]
-pub fn look_for_harm(
-    cells: &[Cell],
-    sampling: Sampling,
-    rules: &Rules,
-    planned_standard_error: Option<f64>,
-) -> HarmLook {
-    let direction = rules.primary.direction();
-    let multiplier = direction.multiplier(-rules.harm_tolerance);
-    let method = Method::of(rules.assignment, sampling);
-    let found = estimate(cells, method, multiplier, 1.0 - 2.0 * rules.alpha);
-    let threshold =
-        Some(1.0 / rules.harm_alpha).filter(|threshold| threshold.is_finite()).unwrap_or(f64::MAX);
+pub fn look_for_harm(metric: Metric, observed: Option<&Observed>, rules: &Rules) -> HarmLook {
+    let direction = metric.direction();
+    let alpha = rules.harm_alpha_each();
+    let tolerance = rules.watched_metrics().into_iter().find(|(watched, _)| *watched == metric);
+    let tolerance = tolerance.map_or(rules.harm_tolerance, |(_, tolerance)| tolerance);
+    let threshold = Some(1.0 / alpha).filter(|threshold| threshold.is_finite()).unwrap_or(f64::MAX);
+    let found = observed.map_or(Err(NoEstimate::NothingToCompare), |observed| {
+        let method = Method::of(rules.assignment, observed.sampling);
+        estimate(&observed.cells, method, direction.multiplier(-tolerance), 1.0 - 2.0 * rules.alpha)
+    });
     let contrast = match found {
         Ok(contrast) => contrast,
-        Err(why) => return HarmLook::without_estimate(why, threshold),
+        Err(why) => return HarmLook::without_estimate(metric, why, threshold),
     };
-    let enough = contrast.counts.both(|count| {
-        count.outcomes >= rules.harm_minimum_outcomes && count.clusters >= rules.harm_minimum_clusters
-    });
+    let enough = enough(&contrast, rules);
     let standard_error = contrast.standard_error;
-    let given = planned_standard_error.filter(|error| error.is_finite() && *error > 0.0);
-    let planned = given.or_else(|| (enough && standard_error > 0.0).then_some(standard_error));
+    let given = observed.and_then(|observed| observed.planned_standard_error);
+    let planned = planned_error(given, &contrast, rules);
     let e_value = planned.filter(|_| enough).and_then(|planned| {
         let excess = -direction.better(contrast.difference);
-        sequential::harm_e_value(excess, standard_error, planned, rules.harm_alpha)
+        sequential::harm_e_value(excess, standard_error, planned, alpha)
     });
-    let harmed = e_value.is_some_and(|e_value| e_value >= 1.0 / rules.harm_alpha);
-    let reason = sentence(&contrast, rules, enough, e_value, harmed);
+    let harmed = e_value.is_some_and(|e_value| e_value >= threshold);
+    let reason = sentence(metric, &contrast, rules, enough, e_value, threshold);
     HarmLook {
+        metric,
         enough,
         harmed,
         e_value,
@@ -89,9 +132,24 @@ pub fn look_for_harm(
     }
 }
 
+/// Whether each arm has what a look may be judged by.
+fn enough(found: &Estimate, rules: &Rules) -> bool {
+    found.counts.both(|count| {
+        count.outcomes >= rules.harm_minimum_outcomes && count.clusters >= rules.harm_minimum_clusters
+    })
+}
+
+/// SE*: what was given, else that of this look where it has enough data.
+pub(super) fn planned_error(given: Option<f64>, found: &Estimate, rules: &Rules) -> Option<f64> {
+    let is_error = |error: &f64| error.is_finite() && *error > 0.0;
+    let own = Some(found.standard_error).filter(|_| enough(found, rules));
+    given.filter(is_error).or(own.filter(is_error))
+}
+
 impl HarmLook {
-    fn without_estimate(why: NoEstimate, threshold: f64) -> Self {
+    fn without_estimate(metric: Metric, why: NoEstimate, threshold: f64) -> Self {
         Self {
+            metric,
             enough: false,
             harmed: false,
             e_value: None,
@@ -101,21 +159,29 @@ impl HarmLook {
             standard_error: None,
             planned_standard_error: None,
             counts: PerArm::default(),
-            reason: format!("Harm cannot be judged: {why}."),
+            reason: format!("Harm to {} cannot be judged: {why}.", metric.name()),
         }
     }
 }
 
-fn sentence(contrast: &Estimate, rules: &Rules, enough: bool, e_value: Option<f64>, harmed: bool) -> String {
-    let label = rules.primary.label();
+fn sentence(
+    metric: Metric,
+    contrast: &Estimate,
+    rules: &Rules,
+    enough: bool,
+    e_value: Option<f64>,
+    threshold: f64,
+) -> String {
+    let label = metric.label();
     let counts = contrast.counts;
     let Some(e_value) = e_value else {
         return if enough {
-            "Harm cannot be judged: the outcomes do not vary at all.".to_owned()
+            format!("Harm to {} cannot be judged: the outcomes do not vary at all.", metric.name())
         } else {
             format!(
-                "Too early to judge harm: {} baseline and {} candidate outcomes of {} and {} clusters, of at \
-                 least {} and {} in each arm.",
+                "Too early to judge harm to {}: {} baseline and {} candidate outcomes of {} and {} clusters, of \
+                 at least {} and {} in each arm.",
+                metric.name(),
                 thousands(counts.baseline.outcomes),
                 thousands(counts.candidate.outcomes),
                 thousands(counts.baseline.clusters),
@@ -126,11 +192,11 @@ fn sentence(contrast: &Estimate, rules: &Rules, enough: bool, e_value: Option<f6
         };
     };
     let change = percent_or_figure(contrast.relative, contrast.mean_candidate - contrast.mean_baseline);
-    let against = format!("e-value {}, threshold {:.0}", figure(e_value), 1.0 / rules.harm_alpha);
-    if harmed {
+    let against = format!("e-value {}, threshold {threshold:.0}", figure(e_value));
+    if e_value >= threshold {
         format!("{label} changed by {change}, which is harm ({against}).")
     } else {
-        format!("No harm shown: {label} changed by {change} ({against}).", label = label.to_lowercase())
+        format!("No harm shown: {} changed by {change} ({against}).", metric.name())
     }
 }
 

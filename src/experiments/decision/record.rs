@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Decision, ENGINE_VERSION, Evidence, Rules, decide};
+use super::{Decision, ENGINE_VERSION, Evidence, Metric, Rules, decide};
 
 /// What is stored of a decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Stored")]
 pub struct Record {
     /// The engine that decided.
     pub engine_version: u32,
@@ -20,6 +20,29 @@ pub struct Record {
     pub evidence: Evidence,
     /// What was decided, with every figure on the way.
     pub decision: Decision,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    engine_version: u32,
+    rules: Rules,
+    evidence: Evidence,
+    decision: Decision,
+}
+
+impl From<Stored> for Record {
+    fn from(stored: Stored) -> Self {
+        let Stored { engine_version, mut rules, mut evidence, decision } = stored;
+        if engine_version < 2 {
+            // Its one metric was the primary, whichever that was, and there were no guardrails.
+            rules.guardrails = Vec::new();
+            if let Some(observed) = evidence.metrics.remove(&Metric::default()) {
+                evidence.metrics.insert(rules.primary, observed);
+            }
+        }
+        Self { engine_version, rules, evidence, decision }
+    }
 }
 
 impl Record {

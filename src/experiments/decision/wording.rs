@@ -1,14 +1,46 @@
 //! A verdict in one sentence, with the figures a person needs.
 
-use super::{Check, CheckCode, Decision, Evidence, ReasonCode, Rules};
+use super::{
+    Check, CheckCode, Decision, Evidence, GuardrailResult, GuardrailStatus, Metric, ReasonCode, Rules,
+    Verdict,
+};
 use crate::experiments::statistics::{Estimate, PerArm};
 
 /// The sentence of a decision whose figures are complete.
 pub(super) fn sentence(decision: &Decision, evidence: &Evidence, rules: &Rules) -> String {
-    let effect = decision.estimate.as_ref().map(|estimate| effect(estimate, rules)).unwrap_or_default();
+    let sentence = by_reason(decision, evidence, rules);
+    match (decision.verdict, rules.extension) {
+        (Verdict::Extend, Some(extension)) => {
+            format!("{sentence} The test goes on for {} hours more, once.", extension.hours)
+        }
+        _ => sentence,
+    }
+}
+
+fn by_reason(decision: &Decision, evidence: &Evidence, rules: &Rules) -> String {
+    let effect = effects(decision, rules);
     let check = |code| decision.check(code);
     match decision.reason_code {
-        ReasonCode::PrimarySuperior => format!("{effect}."),
+        ReasonCode::PrimarySuperior => {
+            let unknown = guardrails(decision, GuardrailStatus::NoData);
+            if unknown.is_empty() {
+                format!("{effect}.")
+            } else {
+                format!("{effect}. Nothing is known of {}, which does not stand in the way.", join(&unknown))
+            }
+        }
+        ReasonCode::GuardrailWorse => {
+            let worse = decision.guardrails.iter().find(|result| result.status == GuardrailStatus::Worse);
+            format!("{effect}; {}.", worse.map(guardrail).unwrap_or_default())
+        }
+        ReasonCode::GuardrailNotShown => {
+            let open = guardrails(decision, GuardrailStatus::NotShown);
+            format!("{effect}; but {} is not shown to stay within its margin.", join(&open))
+        }
+        ReasonCode::GuardrailUnknown => {
+            let unknown = guardrails(decision, GuardrailStatus::NoData);
+            format!("{effect}; but nothing is known of {}, which the rules ask for.", join(&unknown))
+        }
         ReasonCode::NoLift => format!("{effect}; the interval holds no improvement."),
         ReasonCode::EffectBelowMinimum => {
             format!(
@@ -42,9 +74,12 @@ pub(super) fn sentence(decision: &Decision, evidence: &Evidence, rules: &Rules) 
         ReasonCode::SampleRatioUnknown => {
             format!("{effect}, but no units were counted, so that the split cannot be checked.")
         }
-        ReasonCode::Harm => decision.harm.as_ref().map(|look| look.reason.clone()).unwrap_or_default(),
+        ReasonCode::Harm => {
+            let harmed = decision.harm.iter().find(|look| look.harmed);
+            harmed.map(|look| look.reason.clone()).unwrap_or_default()
+        }
         ReasonCode::HorizonNotReached => {
-            let total = total_outcomes(evidence);
+            let total = total_outcomes(evidence, rules);
             format!(
                 "The test goes on until its horizon; after {:.1} hours there are {} baseline and {} candidate \
                  outcomes.",
@@ -60,9 +95,43 @@ pub(super) fn sentence(decision: &Decision, evidence: &Evidence, rules: &Rules) 
     }
 }
 
+/// The effect on the primary metric and on each other success metric that improved.
+fn effects(decision: &Decision, rules: &Rules) -> String {
+    let level = decision.check(CheckCode::Superiority).filter(|_| decision.early_look.is_some());
+    let early = match level {
+        Some(check) if decision.verdict == Verdict::Promote => {
+            format!(
+                ", at a look whose level is {}",
+                p_value(check.required).replace("p = ", "").replace("p < ", "below ")
+            )
+        }
+        _ => String::new(),
+    };
+    let primary = decision.estimate.as_ref().map(|estimate| effect(estimate, rules.primary));
+    let others = decision.success.iter().filter(|result| result.superior);
+    let others = others.filter_map(|result| Some(effect(result.estimate.as_ref()?, result.metric)));
+    format!("{}{early}", primary.into_iter().chain(others).collect::<Vec<_>>().join("; "))
+}
+
+fn guardrails(decision: &Decision, status: GuardrailStatus) -> Vec<String> {
+    let with = decision.guardrails.iter().filter(|result| result.status == status);
+    with.map(|result| result.metric.name()).collect()
+}
+
+/// "cost per engagement rose by 12.0 %, more than the margin of 5.0 %".
+fn guardrail(result: &GuardrailResult) -> String {
+    let relative = result.contrast.as_ref().and_then(|contrast| contrast.relative);
+    let moved = relative.map(|relative| format!(" changed by {}", percent(relative))).unwrap_or_default();
+    format!("{}{moved}, which is beyond its margin of {}", result.metric.name(), percent(result.margin))
+}
+
+fn join(names: &[String]) -> String {
+    names.join(" and ")
+}
+
 /// "Engagement rose by 6.7 % (95 % interval 1.6 % to 11.7 %, one-sided p = 0.004) over 9,000 …".
-fn effect(estimate: &Estimate, rules: &Rules) -> String {
-    let label = rules.primary.label();
+fn effect(estimate: &Estimate, metric: Metric) -> String {
+    let label = metric.label();
     let difference = estimate.difference;
     let moved = if difference > 0.0 {
         format!("rose by {}", percent_or_figure(estimate.relative, difference))
@@ -77,7 +146,7 @@ fn effect(estimate: &Estimate, rules: &Rules) -> String {
         (None, Some(interval)) => Some((figure(interval.lower), figure(interval.upper))),
         (None, None) => None,
     };
-    let certainty = match (interval, estimate.p_better(rules.primary.direction())) {
+    let certainty = match (interval, estimate.p_better(metric.direction())) {
         (Some((lower, upper)), Some(p)) => {
             format!(
                 " ({:.0} % interval {lower} to {upper}, one-sided {})",
@@ -96,7 +165,7 @@ fn effect(estimate: &Estimate, rules: &Rules) -> String {
 
 fn insufficient(decision: &Decision, evidence: &Evidence, rules: &Rules) -> String {
     let counts = decision.estimate.as_ref().map(|estimate| estimate.counts).unwrap_or_default();
-    let total = total_outcomes(evidence);
+    let total = total_outcomes(evidence, rules);
     let apart = if counts.map(|count| count.outcomes) == total {
         String::new()
     } else {
@@ -139,9 +208,9 @@ fn hours(evidence: &Evidence) -> f64 {
     if evidence.hours_elapsed.is_finite() { evidence.hours_elapsed } else { 0.0 }
 }
 
-fn total_outcomes(evidence: &Evidence) -> PerArm<u64> {
+fn total_outcomes(evidence: &Evidence, rules: &Rules) -> PerArm<u64> {
     let mut total = PerArm::<u64>::default();
-    for cell in &evidence.cells {
+    for cell in evidence.metrics.get(&rules.primary).into_iter().flat_map(|observed| &observed.cells) {
         let sum = total.get_mut(cell.arm);
         *sum = sum.saturating_add(cell.n);
     }

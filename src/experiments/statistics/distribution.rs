@@ -43,7 +43,7 @@ pub(super) fn t_critical(level: f64, degrees_of_freedom: f64) -> Option<f64> {
     }
     let tail = (1.0 - level) / 2.0;
     let critical = if degrees_of_freedom >= MANY {
-        expanded(erfc_inv(2.0 * tail) / FRAC_1_SQRT_2, degrees_of_freedom)
+        expanded(normal_upper(tail), degrees_of_freedom)
     } else {
         -StudentsT::new(0.0, 1.0, degrees_of_freedom).ok()?.inverse_cdf(tail)
     };
@@ -71,8 +71,18 @@ pub(super) fn chi_squared_greater(x: f64, degrees_of_freedom: u32) -> Option<f64
 }
 
 /// P(Z > z) of the normal distribution.
-fn normal_greater(z: f64) -> f64 {
+pub(super) fn normal_greater(z: f64) -> f64 {
     0.5 * erfc(z * FRAC_1_SQRT_2)
+}
+
+/// The z with P(Z > z) = `tail`, for a tail in 0..1.
+pub(super) fn normal_upper(tail: f64) -> f64 {
+    erfc_inv(2.0 * tail) / FRAC_1_SQRT_2
+}
+
+/// The density of the normal distribution.
+pub(super) fn normal_density(z: f64) -> f64 {
+    (-z * z / 2.0).exp() / (2.0 * PI).sqrt()
 }
 
 /// ln(exp(x²/2) · Φ(x)), without overflow at either end.

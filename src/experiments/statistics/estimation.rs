@@ -31,6 +31,15 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// The most favourable end of a difference's interval, turned so that positive is better.
+    #[must_use]
+    pub fn best(self, direction: Direction) -> f64 {
+        match direction {
+            Direction::HigherIsBetter => self.upper,
+            Direction::LowerIsBetter => -self.lower,
+        }
+    }
+
     /// `centre` ± `half_width`, if both bounds are numbers.
     pub(super) fn around(centre: f64, half_width: f64) -> Option<Self> {
         let interval = Self { lower: centre - half_width, upper: centre + half_width };
@@ -107,10 +116,7 @@ impl Estimate {
     /// The most favourable end of δ's interval, turned so that positive is better.
     #[must_use]
     pub fn best_case(&self, direction: Direction) -> Option<f64> {
-        self.interval.map(|interval| match direction {
-            Direction::HigherIsBetter => interval.upper,
-            Direction::LowerIsBetter => -interval.lower,
-        })
+        self.interval.map(|interval| interval.best(direction))
     }
 }
 

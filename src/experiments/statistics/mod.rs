@@ -9,11 +9,15 @@
 //! | how large is the effect, and how sure is that? | [`estimate`] |
 //! | did the split arrive as configured? | [`sample_ratio::p_value`] |
 //! | may I look now, and again in an hour? | [`sequential`] |
+//! | may I promote before the horizon? | [`group_sequential`] |
+//! | which of several metrics improved? | [`holm`] |
 
 mod cell;
 mod clustered;
 mod distribution;
 mod estimation;
+pub mod group_sequential;
+pub mod holm;
 pub mod sample_ratio;
 pub mod sequential;
 mod strata;

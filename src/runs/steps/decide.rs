@@ -35,18 +35,18 @@ async fn decide(context: &StepContext<'_>, experiment: &Experiment) -> Result<Tr
     let record = Record::decide(experiment.rules.clone(), evidence);
     let decision = record.decision.clone();
     if decision.verdict == Verdict::Collecting {
-        // Harm that the last look saw has vanished with a late outcome: the test goes on.
+        // What the last look saw has vanished with a late outcome: the test goes on, and a look is spent.
+        if let Some(look) = decision.early_look {
+            experiments::spend_look(&mut tx, experiment.id, look).await?;
+        }
         return Ok(Transition::next(tx, Step::Test, "the test goes on"));
+    }
+    if let (Verdict::Extend, Some(extension)) = (decision.verdict, experiment.rules.extension) {
+        return extend(context, tx, experiment, extension.hours, decision).await;
     }
     experiments::record_decision(&mut tx, context.services.clock.uuid(), experiment.id, &record).await?;
     experiments::end(&mut tx, experiment.id, ExperimentStatus::Decided).await?;
-    let event = AuditEvent {
-        pipeline: Some(&context.run.pipeline),
-        after: Some(json!({"verdict": decision.verdict, "reason_code": decision.reason_code})),
-        reason: Some(&decision.reason),
-        ..AuditEvent::new(Actor::Worker, "experiment.decide", ("experiment", experiment.id))
-    };
-    audit::record(&mut tx, event).await?;
+    tell(context, &mut tx, experiment, "experiment.decide", &decision).await?;
     halt::point("decide", "recorded");
     let data = figures(&decision);
     let transition = match decision.verdict {
@@ -55,6 +55,38 @@ async fn decide(context: &StepContext<'_>, experiment: &Experiment) -> Result<Tr
         verdict => reject(context, tx, experiment, verdict, decision).await?,
     };
     Ok(transition.with(data))
+}
+
+async fn tell(
+    context: &StepContext<'_>,
+    tx: &mut Transaction<'static, Postgres>,
+    experiment: &Experiment,
+    action: &'static str,
+    decision: &Decision,
+) -> Result<(), JobError> {
+    let event = AuditEvent {
+        pipeline: Some(&context.run.pipeline),
+        after: Some(json!({"verdict": decision.verdict, "reason_code": decision.reason_code})),
+        reason: Some(&decision.reason),
+        ..AuditEvent::new(Actor::Worker, action, ("experiment", experiment.id))
+    };
+    audit::record(tx, event).await?;
+    Ok(())
+}
+
+/// The test goes on, with the same split. What was found is told and not stored as the decision, which falls
+/// at the new horizon.
+async fn extend(
+    context: &StepContext<'_>,
+    mut tx: Transaction<'static, Postgres>,
+    experiment: &Experiment,
+    hours: f64,
+    decision: Decision,
+) -> Result<Transition, JobError> {
+    experiments::extend(&mut tx, experiment.id, hours).await?;
+    tell(context, &mut tx, experiment, "experiment.extend", &decision).await?;
+    let data = figures(&decision);
+    Ok(Transition::next(tx, Step::Test, decision.reason).with(data))
 }
 
 /// The candidate lost, or the test was worth nothing: the baseline serves everything again.

@@ -78,9 +78,13 @@ async fn look(context: &StepContext<'_>, experiment: &Experiment) -> Result<Tran
     let mut tx = context.begin().await?;
     let decision = evaluate(&mut tx, context, experiment).await?;
     if decision.verdict != Verdict::Collecting {
+        // A look that ends the test is made once more by the decision, which then stores it.
         halt::point("test", "ending");
         return Ok(Transition::next(tx, Step::Decide, "the test is over")
             .with(json!({"horizon": experiment.horizon_at})));
+    }
+    if let Some(look) = decision.early_look {
+        experiments::spend_look(&mut tx, experiment.id, look).await?;
     }
     let interval = seconds(context.config.experiment.interval_seconds);
     let wait = until(context.now, experiment.horizon_at).min(interval);
@@ -104,8 +108,7 @@ pub(super) async fn evaluate(
 ) -> Result<Decision, JobError> {
     let evidence = experiments::evidence(conn, experiment, context.now).await?;
     let decision = decide(&evidence, &experiment.rules);
-    if let Some(planned) = decision.harm.as_ref().and_then(|look| look.planned_standard_error) {
-        experiments::freeze_planned_error(conn, experiment.id, Phase::Test, planned).await?;
-    }
+    let planned = &decision.planned_standard_errors;
+    experiments::freeze_planned_errors(conn, experiment.id, Phase::Test, planned).await?;
     Ok(decision)
 }

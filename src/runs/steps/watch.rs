@@ -9,7 +9,7 @@ use super::super::transition::Transition;
 use super::super::{RunStatus, Step};
 use super::{broken, seconds, until};
 use crate::audit::By;
-use crate::experiments::decision::HarmLook;
+use crate::experiments::decision::HarmReport;
 use crate::experiments::{self, Phase};
 use crate::halt;
 use crate::jobs::JobError;
@@ -27,9 +27,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         return Ok(Transition::finish(tx, RunStatus::Cancelled, "overtaken", reason));
     }
     let look = experiments::harm_look(&mut tx, &experiment).await?;
-    if let Some(planned) = look.planned_standard_error {
-        experiments::freeze_planned_error(&mut tx, id, Phase::Watch, planned).await?;
-    }
+    experiments::freeze_planned_errors(&mut tx, id, Phase::Watch, &look.planned_standard_errors()).await?;
     if look.harmed {
         return take_back(context, tx, look).await;
     }
@@ -54,7 +52,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
 async fn take_back(
     context: &StepContext<'_>,
     mut tx: Transaction<'static, Postgres>,
-    look: HarmLook,
+    look: HarmReport,
 ) -> Result<Transition, JobError> {
     let run = context.run;
     let (revision, version) =

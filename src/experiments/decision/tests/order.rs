@@ -10,15 +10,17 @@ fn a_superior_candidate_is_promoted_with_its_figures() {
     assert_eq!(
         decision.reason,
         "Engagement rose by 6.7 % (95 % interval 1.6 % to 11.7 %, one-sided p = 0.004) over 9,000 baseline and \
-         1,000 candidate outcomes."
+         1,000 candidate outcomes. Nothing is known of quality and cost per engagement, which does not stand in \
+         the way."
     );
-    assert!(decision.checks.iter().all(Check::holds), "{:?}", decision.checks);
+    let known = decision.checks.iter().filter(|check| check.code != CheckCode::Guardrail);
+    assert!(known.clone().all(Check::holds) && known.count() == 7, "{:?}", decision.checks);
 }
 
 #[test]
 fn a_candidate_that_is_not_better_is_rejected() {
     // As much worse, but not by enough evidence for harm.
-    let evidence = Evidence { cells: cells((9000, 540.0, 50.6), (1000, 57.0, 5.3)), ..better() };
+    let evidence = better().with(cells((9000, 540.0, 50.6), (1000, 57.0, 5.3)));
     let decision = decide(&evidence, &Rules { alpha: 0.04, ..Rules::default() });
     assert_eq!((decision.verdict, decision.reason_code), (Verdict::Reject, ReasonCode::NoLift));
     assert!(decision.reason.starts_with("Engagement fell by 5.0 % (92 % interval"), "{}", decision.reason);
@@ -46,7 +48,7 @@ fn before_the_horizon_only_harm_is_decided() {
         (better(), Verdict::Collecting),
         (alike(), Verdict::Collecting),
         (Evidence { units: vec![units(9120, 880)], ..better() }, Verdict::Collecting),
-        (Evidence { cells: Vec::new(), ..better() }, Verdict::Collecting),
+        (better().with(Vec::new()), Verdict::Collecting),
     ] {
         let early = Evidence { horizon_reached: false, hours_elapsed: 30.0, ..evidence };
         assert_eq!(decided(&early, &Rules::default()), (expected, ReasonCode::HorizonNotReached));
@@ -69,7 +71,7 @@ fn a_sample_ratio_mismatch_invalidates_at_the_horizon_and_warns_before() {
 }
 
 fn very_bad() -> Evidence {
-    Evidence { cells: cells((9000, 540.0, 50.6), (1000, 40.0, 4.0)), ..better() }
+    better().with(cells((9000, 540.0, 50.6), (1000, 40.0, 4.0)))
 }
 
 #[test]
@@ -83,10 +85,9 @@ fn harm_stops_at_any_look_and_before_sufficiency() {
 #[test]
 fn too_little_data_is_inconclusive_however_large_the_effect() {
     let rules = Rules::default();
-    let huge = |candidate: u64| Evidence {
-        cells: cells((9000, 540.0, 50.6), (candidate, 0.5 * candidate as f64, 0.26 * candidate as f64)),
-        units: vec![units(900, 100)],
-        ..better()
+    let huge = |candidate: u64| {
+        let candidate = (candidate, 0.5 * candidate as f64, 0.26 * candidate as f64);
+        Evidence { units: vec![units(900, 100)], ..better() }.with(cells((9000, 540.0, 50.6), candidate))
     };
     assert_eq!(decided(&huge(99), &rules), (Verdict::Inconclusive, ReasonCode::InsufficientOutcomes));
     assert_eq!(decided(&huge(100), &rules).0, Verdict::Promote);
@@ -95,8 +96,8 @@ fn too_little_data_is_inconclusive_however_large_the_effect() {
         assert_eq!(decided(&short(hours), &rules), (Verdict::Inconclusive, ReasonCode::InsufficientOutcomes));
     }
     assert_eq!(decided(&short(24.0), &rules).0, Verdict::Promote);
-    for cells in [Vec::new(), better().cells[..1].to_vec()] {
-        let evidence = Evidence { cells, ..better() };
+    for cells in [Vec::new(), better().metrics[&Metric::Engagement].cells[..1].to_vec()] {
+        let evidence = better().with(cells);
         assert_eq!(decided(&evidence, &rules), (Verdict::Inconclusive, ReasonCode::InsufficientOutcomes));
     }
 }
@@ -111,7 +112,7 @@ fn sticky(candidates: u32) -> Evidence {
             Cell::average(1, arm, &g.to_string(), 50, sum, sum)
         })
         .collect();
-    Evidence { sampling: Sampling::Clustered, cells, units: vec![units(90, 10)], ..better() }
+    Evidence { metrics: engagement(cells, Sampling::Clustered), units: vec![units(90, 10)], ..better() }
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn each_arm_needs_its_clusters() {
 fn outcomes_that_cannot_be_compared_do_not_count() {
     // Enough in all, but the candidate's outcomes came when the baseline served nothing.
     let mut evidence = better();
-    evidence.cells[1].epoch = 2;
+    evidence.engagement_mut().cells[1].epoch = 2;
     let decision = decide(&evidence, &Rules::default());
     assert_eq!(decision.reason_code, ReasonCode::InsufficientOutcomes);
     assert!(decision.reason.contains("(9,000 and 1,000 in all"), "{}", decision.reason);
@@ -134,8 +135,8 @@ fn outcomes_that_cannot_be_compared_do_not_count() {
 #[test]
 fn stragglers_of_an_epoch_without_a_split_are_not_compared() {
     let mut evidence = better();
-    evidence.cells.push(Cell::average(2, Arm::Baseline, "", 9000, 540.0, 50.6));
-    evidence.cells.push(Cell::average(2, Arm::Candidate, "", 3, 0.0, 0.0));
+    evidence.engagement_mut().cells.push(Cell::average(2, Arm::Baseline, "", 9000, 540.0, 50.6));
+    evidence.engagement_mut().cells.push(Cell::average(2, Arm::Candidate, "", 3, 0.0, 0.0));
     let weights = PerArm { baseline: 10_000, candidate: 0 };
     evidence.units.push(Units { epoch: 2, weights, counts: PerArm { baseline: 10, candidate: 0 } });
     let expected = decide(&better(), &Rules::default());
@@ -153,7 +154,7 @@ fn an_unchecked_split_is_not_promoted() {
 
 #[test]
 fn outcomes_without_variance_are_not_promoted() {
-    let constant = Evidence { cells: cells((9000, 540.0, 32.4), (1000, 80.0, 6.4)), ..better() };
+    let constant = better().with(cells((9000, 540.0, 32.4), (1000, 80.0, 6.4)));
     let decision = decide(&constant, &Rules::default());
     assert_eq!((decision.verdict, decision.reason_code), (Verdict::Inconclusive, ReasonCode::NoVariance));
     assert!(decision.reason.starts_with("Engagement rose by 33.3 % over 9,000"), "{}", decision.reason);
@@ -162,7 +163,7 @@ fn outcomes_without_variance_are_not_promoted() {
 #[test]
 fn evidence_that_is_no_number_decides_nothing() {
     let mut evidence = better();
-    evidence.cells[1].numerator = f64::NAN;
+    evidence.engagement_mut().cells[1].numerator = f64::NAN;
     assert_eq!(decided(&evidence, &Rules::default()), (Verdict::Inconclusive, ReasonCode::EvidenceUnusable));
     evidence.horizon_reached = false;
     assert_eq!(decided(&evidence, &Rules::default()).0, Verdict::Collecting);
@@ -172,7 +173,10 @@ fn evidence_that_is_no_number_decides_nothing() {
 fn the_policy_asks_for_point_estimates_in_addition() {
     let decide_by = |lift, gain, cost| {
         let policy = Policy { minimum_engagement_lift: lift, minimum_cost_gain: gain };
-        decided(&Evidence { cost, ..better() }, &Rules { policy: Some(policy), ..Rules::default() })
+        decided(
+            &better().and(Metric::CostPerEngagement, cost),
+            &Rules { policy: Some(policy), ..Rules::default() },
+        )
     };
     let promoted = (Verdict::Promote, ReasonCode::PrimarySuperior);
     let held = |code| (Verdict::Inconclusive, code);
@@ -190,6 +194,11 @@ fn the_policy_asks_for_point_estimates_in_addition() {
 #[test]
 fn a_metric_where_lower_is_better_is_turned() {
     let rules = Rules { primary: Metric::ErrorRate, ..Rules::default() };
+    let as_errors = |evidence: Evidence| {
+        let cells = evidence.metrics[&Metric::Engagement].cells.clone();
+        evidence.and(Metric::ErrorRate, cells)
+    };
+    let (worse, better, alike) = (|| as_errors(worse()), || as_errors(better()), || as_errors(alike()));
     assert_eq!(decided(&worse(), &rules).0, Verdict::Promote);
     assert_ne!(decided(&better(), &rules).0, Verdict::Promote);
     assert_eq!(decided(&alike(), &rules).0, Verdict::Inconclusive);

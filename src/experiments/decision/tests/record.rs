@@ -10,7 +10,7 @@ fn read_back(record: &Record) -> Record {
 
 #[test]
 fn a_record_reads_back_with_its_digest_and_verdict() {
-    for evidence in [better(), worse(), alike(), Evidence { cells: Vec::new(), ..better() }] {
+    for evidence in [better(), worse(), alike(), better().with(Vec::new())] {
         let record = Record::decide(Rules::default(), evidence);
         let stored = read_back(&record);
         assert_eq!(stored, record);
@@ -32,7 +32,7 @@ fn any_change_of_the_record_changes_the_digest() {
     let record = Record::decide(Rules::default(), better());
     let digest = record.digest().unwrap();
     let mut changed = record.clone();
-    changed.evidence.cells[0].n += 1;
+    changed.evidence.engagement_mut().cells[0].n += 1;
     assert_ne!(changed.digest().unwrap(), digest);
     let mut changed = record.clone();
     changed.rules.alpha = 0.025_000_000_000_000_005;
@@ -47,7 +47,7 @@ fn the_order_of_the_evidence_does_not_change_the_digest() {
     let evidence =
         Evidence { units: vec![units(9000, 1000), Units { epoch: 2, ..units(90, 10) }], ..better() };
     let mut turned = evidence.clone();
-    turned.cells.reverse();
+    turned.engagement_mut().cells.reverse();
     turned.units.reverse();
     let digest = |evidence| Record::decide(Rules::default(), evidence).digest().unwrap();
     assert_eq!(digest(evidence), digest(turned));
@@ -56,10 +56,10 @@ fn the_order_of_the_evidence_does_not_change_the_digest() {
 #[test]
 fn numbers_that_json_does_not_have_read_back_as_they_were_decided() {
     let mut evidence = better();
-    evidence.cells[0].numerator = f64::INFINITY;
-    evidence.cells[1].cross = -0.0;
+    evidence.engagement_mut().cells[0].numerator = f64::INFINITY;
+    evidence.engagement_mut().cells[1].cross = -0.0;
     evidence.hours_elapsed = f64::NAN;
-    evidence.planned_standard_error = Some(f64::NAN);
+    evidence.engagement_mut().planned_standard_error = Some(f64::NAN);
     let record = Record::decide(Rules::default(), evidence);
     // A database's numbers have no negative zero.
     let text = serde_json::to_string(&record).unwrap().replace("-0.0,", "0.0,");
@@ -88,16 +88,32 @@ fn evidence() -> impl Strategy<Value = Evidence> {
         any::<bool>(),
         any::<bool>(),
         prop::option::of(any::<f64>()),
+        any::<bool>(),
+        prop::collection::vec((prop_oneof![4 => 0.0..1.0_f64, 1 => any::<f64>()], any::<f64>()), 0..3),
     )
-        .prop_map(|(cells, units, hours_elapsed, horizon_reached, clustered, planned_standard_error)| {
+        .prop_map(|parts| {
+            let (cells, units, hours_elapsed, horizon_reached, clustered, planned_standard_error, ..) = parts;
+            let (.., extended, looks) = parts;
+            let sampling = if clustered { Sampling::Clustered } else { Sampling::Independent };
+            let all = [
+                Metric::Engagement,
+                Metric::CostPerEngagement,
+                Metric::Quality,
+                Metric::ErrorRate,
+                Metric::Latency,
+            ];
+            let observed = Observed { sampling, cells, planned_standard_error };
             Evidence {
                 hours_elapsed,
+                horizon_hours: Some(168.0),
                 horizon_reached,
-                sampling: if clustered { Sampling::Clustered } else { Sampling::Independent },
-                cost: cells.clone(),
-                cells,
+                extended,
+                metrics: all.map(|metric| (metric, observed.clone())).into(),
                 units,
-                planned_standard_error,
+                early_looks: looks
+                    .into_iter()
+                    .map(|(fraction, information)| EarlyLook { fraction, information })
+                    .collect(),
             }
         })
 }
@@ -106,13 +122,22 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_record_survives_storage(evidence in evidence(), sticky in any::<bool>(), policy in any::<bool>()) {
+    fn any_record_survives_storage(evidence in evidence(), sticky in any::<bool>(), policy in any::<bool>(), many in any::<bool>()) {
         use crate::experiments::statistics::Assignment;
         let rules = Rules {
             assignment: if sticky { Assignment::Sticky } else { Assignment::PerPost },
             policy: policy.then_some(Policy { minimum_engagement_lift: Some(0.1), minimum_cost_gain: Some(0.1) }),
+            extension: many.then(Extension::default),
+            early_promotion: (!many).then(EarlyPromotion::default),
+            success: if many { vec![Metric::Quality] } else { Vec::new() },
+            watched: if many {
+                [Metric::ErrorRate, Metric::Latency].map(|metric| Watched { metric, tolerance: None }).into()
+            } else {
+                Vec::new()
+            },
             ..Rules::default()
         };
+        prop_assert_eq!(rules.validate(), Ok(()));
         let record = Record::decide(rules, evidence);
         prop_assert!(!serde_json::to_string(&record.decision).unwrap().contains("null"));
         let stored = read_back(&record);
@@ -127,7 +152,7 @@ proptest! {
         if decision.verdict == Verdict::Promote {
             let counts = decision.estimate.unwrap().counts;
             prop_assert!(counts.both(|count| count.outcomes >= 100 && count.clusters >= 10));
-            prop_assert!(evidence.horizon_reached && evidence.hours_elapsed >= 24.0);
+            prop_assert!((evidence.horizon_reached || evidence.extended) && evidence.hours_elapsed >= 24.0);
             prop_assert!(decision.sample_ratio.unwrap() >= 0.001);
         }
     }

@@ -1,5 +1,6 @@
 //! Inputs that have no ordinary answer have a defined one.
 
+use super::super::group_sequential::{Look, bounds, spent};
 use super::super::sequential::{confidence_sequence, harm_e_value};
 use super::super::{Arm, Cell, Method, NoEstimate, estimate};
 use super::{assert_close, clustered, two_arms};
@@ -183,4 +184,29 @@ fn sequential_figures_are_finite_or_absent() {
     assert_close(harm_e_value(1e6, 1.0, 1.0, 0.05).unwrap(), f64::MAX, 0.0);
     let benefit = harm_e_value(-60.0, 1.0, 1.0, 0.05).unwrap();
     assert!(benefit > 0.0 && benefit < 0.01, "{benefit}");
+}
+
+#[test]
+fn bounds_are_finite_whatever_the_looks_and_absent_where_they_are_none() {
+    let look = |fraction, information| Look { fraction, information };
+    for broken in [f64::NAN, 0.0, -1.0, f64::INFINITY] {
+        assert_eq!(bounds(0.025, &[look(broken, 1.0)]), None);
+        assert_eq!(bounds(0.025, &[look(0.5, broken)]), None);
+        assert_eq!(bounds(broken, &[look(0.5, 1.0)]), None);
+    }
+    assert_eq!(bounds(0.025, &[]), Some(Vec::new()));
+    // Information that falls or stands still, time that does, and an early end of both.
+    let strange = [
+        [look(0.5, 10.0), look(0.5, 10.0), look(1.0, 5.0)],
+        [look(1e-9, 1e-300), look(1e-6, 1e300), look(2.0, 1e308)],
+        [look(0.9, 1.0), look(0.1, 1.0), look(1.0, 1.0)],
+    ];
+    for looks in strange {
+        let found = bounds(0.025, &looks).unwrap();
+        let is_level = |level: f64| (0.0..=0.025 * (1.0 + 1e-6)).contains(&level);
+        assert!(found.iter().all(|bound| bound.z.is_finite() && is_level(bound.level)), "{found:?}");
+    }
+    assert_close(spent(0.025, 1.0), 0.025, 0.0);
+    assert_close(spent(0.025, 7.0), 0.025, 0.0);
+    assert_close(1.0 + spent(0.025, 0.0) + spent(0.025, f64::NAN), 1.0, 0.0);
 }

@@ -1,7 +1,10 @@
 //! Reference numbers, from gbstats 0.8.0, statsmodels 0.15.0 and `SciPy` 1.17.1, and by hand.
 
+use super::super::group_sequential::{self, Look, bounds};
 use super::super::sequential::{confidence_sequence, harm_e_value};
-use super::super::{Arm, Cell, Direction, Estimate, Method, PerArm, Sampling, Units, estimate, sample_ratio};
+use super::super::{
+    Arm, Cell, Direction, Estimate, Method, PerArm, Sampling, Units, estimate, holm, sample_ratio,
+};
 use super::{assert_close, clustered, two_arms};
 
 const TOLERANCE: f64 = 1e-9;
@@ -106,6 +109,33 @@ fn the_confidence_sequence_agrees_with_gbstats() {
 fn the_e_value_agrees_with_an_independent_implementation() {
     let e_value = harm_e_value(2.620_024_767, 1.0, 2.0_f64.sqrt(), 0.05).unwrap();
     assert_close(e_value, 12.950_144_44, TOLERANCE);
+}
+
+#[test]
+fn holm_agrees_with_statsmodels() {
+    let adjusted = holm::adjusted(&[0.011, 0.02, 0.03, 0.2].map(Some));
+    for (found, expected) in adjusted.into_iter().zip([0.044, 0.06, 0.06, 0.2]) {
+        assert_close(found.unwrap(), expected, TOLERANCE);
+    }
+    // The order is that of the input, a missing p-value counts as one more metric.
+    assert_eq!(holm::adjusted(&[Some(0.03), None, Some(0.01)]), [Some(0.06), None, Some(0.03)]);
+    assert_eq!(holm::adjusted(&[Some(0.9), Some(f64::NAN), Some(0.8)]), [Some(1.0), None, Some(1.0)]);
+    assert_eq!(holm::adjusted(&[]), []);
+}
+
+#[test]
+fn bounds_agree_with_obrien_and_fleming_by_an_independent_implementation() {
+    let looks: Vec<Look> =
+        (1..=5).map(|k| Look { fraction: f64::from(k) / 5.0, information: f64::from(k) * 2000.0 }).collect();
+    let bounds = bounds(0.025, &looks).unwrap();
+    let expected = [4.876_884_949, 3.357_011_922, 2.680_280_065, 2.289_816_768, 2.031_032_043];
+    for (found, expected) in bounds.iter().zip(expected) {
+        assert_close(found.z, expected, 1e-6);
+    }
+    // SciPy: norm.sf(2.031032043).
+    assert_close(bounds[4].level, 0.021_125_9, 1e-4);
+    let one = group_sequential::bounds(0.025, &[Look { fraction: 1.0, information: 3.0 }]).unwrap();
+    assert_close(one[0].level, 0.025, TOLERANCE);
 }
 
 fn units(epoch: i64, counts: [u64; 2], weights: [u32; 2]) -> Units {

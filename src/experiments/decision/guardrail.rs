@@ -1,0 +1,65 @@
+//! Whether the candidate stays within the margin of each guardrail.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Check, CheckCode, Evidence, Guardrail, Metric, Rules};
+use crate::experiments::statistics::{Estimate, Method, estimate};
+
+/// What is known of a guardrail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardrailStatus {
+    /// The candidate is shown not to be worse than the margin allows.
+    NonInferior,
+    /// The candidate is shown to be worse than the margin allows: its interval is wholly beyond it.
+    Worse,
+    /// Neither is shown.
+    NotShown,
+    /// An arm has no data, or data that does not vary and lies within the margin: nothing can be tested.
+    NoData,
+}
+
+/// A guardrail with its figures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GuardrailResult {
+    /// The metric.
+    pub metric: Metric,
+    /// The loss that is accepted, relative to the baseline.
+    pub margin: f64,
+    /// What is known.
+    pub status: GuardrailStatus,
+    /// The contrast with m = 1 − margin (1 + margin where lower is better), better than 0 where the candidate
+    /// stays within the margin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<Estimate>,
+}
+
+impl GuardrailResult {
+    /// Tests the contrast at the guardrails' one-sided level, unadjusted: all must hold (Schultzberg, Ankargren
+    /// and Frånberg, arXiv 2402.11609).
+    pub(super) fn of(guardrail: Guardrail, evidence: &Evidence, rules: &Rules) -> Self {
+        let Guardrail { metric, margin } = guardrail;
+        let direction = metric.direction();
+        let contrast = evidence.randomised(metric).and_then(|observed| {
+            let method = Method::of(rules.assignment, observed.sampling);
+            let level = 1.0 - 2.0 * rules.guardrail_alpha;
+            estimate(&observed.cells, method, direction.multiplier(-margin), level).ok()
+        });
+        let status = match &contrast {
+            None => GuardrailStatus::NoData,
+            Some(found) => match (found.p_better(direction), found.best_case(direction)) {
+                (Some(p), _) if p < rules.guardrail_alpha => GuardrailStatus::NonInferior,
+                (Some(_), Some(best)) if best < 0.0 => GuardrailStatus::Worse,
+                (None, _) if direction.better(found.difference) > 0.0 => GuardrailStatus::NoData,
+                _ => GuardrailStatus::NotShown,
+            },
+        };
+        Self { metric, margin, status, contrast }
+    }
+
+    pub(super) fn check(&self, rules: &Rules) -> Check {
+        let p = self.contrast.as_ref().and_then(|found| found.p_better(self.metric.direction()));
+        Check::new(CheckCode::Guardrail, p, rules.guardrail_alpha, |p, level| p < level).of(self.metric)
+    }
+}
