@@ -16,12 +16,16 @@ mod events;
 mod experiments;
 pub mod extract;
 pub mod idempotency;
+mod kill_switch;
+mod known_keys;
 pub mod limits;
+pub mod memory;
 mod metrics_layer;
 mod models;
 mod operations;
 mod outcomes;
 pub mod page;
+mod pins;
 mod pipelines;
 mod preflight;
 pub mod problem;
@@ -53,6 +57,7 @@ use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use self::memory::Memory;
 use self::metrics_layer::HttpMetrics;
 use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
@@ -85,6 +90,8 @@ pub struct ApiState {
     pub webhook_secret: Option<WebhookSecret>,
     /// What providers charge; nothing is known unless set.
     pub prices: PriceTable,
+    /// What is answered from memory; a service has it refreshed by [`Memory::run`].
+    pub memory: Memory,
     /// Preflight reports read many posts: a process makes few at once.
     preflights: Arc<Semaphore>,
     /// How long a request may take, [`limits::REQUEST_TIME`] unless changed.
@@ -104,6 +111,8 @@ impl ApiState {
         let http = HttpMetrics::register(metrics.registry())?;
         let (stop, request_time) = (CancellationToken::new(), limits::REQUEST_TIME);
         let sources = Sources::new(db.clone());
+        let memory = Memory::new(db.clone());
+        memory.register(metrics.registry())?;
         let webhook_secret = None;
         Ok(Self {
             db,
@@ -115,6 +124,7 @@ impl ApiState {
             datasets,
             webhook_secret,
             prices: PriceTable::default(),
+            memory,
             preflights: Arc::new(Semaphore::new(PREFLIGHTS_AT_ONCE)),
             request_time,
             http,
@@ -140,16 +150,19 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(costs::routes())
         .merge(models::routes())
         .merge(traffic::routes())
-        .merge(assignment::routes())
+        .merge(pins::routes())
+        .merge(kill_switch::routes())
         .merge(outcomes::routes())
         .merge(experiments::routes())
         .merge(audit::routes())
 }
 
-/// The OpenAPI document of all routes.
+/// The OpenAPI document of all routes. Those of assignments have a state of their own: they answer from memory.
 #[must_use]
 pub fn openapi() -> OpenApi {
-    document::assemble(open().into_openapi(), guarded().into_openapi())
+    let mut with_key = guarded().into_openapi();
+    with_key.merge(assignment::routes().into_openapi());
+    document::assemble(open().into_openapi(), with_key)
 }
 
 /// The whole API as one service.
@@ -157,7 +170,11 @@ pub fn router(state: ApiState) -> Router {
     let (open, _) = open().split_for_parts();
     let (guarded, _) = guarded().split_for_parts();
     let guarded = guarded.route_layer(from_fn_with_state(state.db.clone(), auth::authenticate));
-    let routes = open.merge(guarded).merge(operations::documentation(openapi()));
+    let (assignment, _) = assignment::routes().split_for_parts();
+    let assignment = assignment
+        .route_layer(from_fn_with_state(state.memory.clone(), memory::authenticate))
+        .with_state(state.memory.clone());
+    let routes = open.merge(guarded).merge(assignment).merge(operations::documentation(openapi()));
     with_middleware(routes, &state).with_state(state)
 }
 

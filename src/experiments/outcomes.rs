@@ -159,7 +159,9 @@ impl Known {
             });
         }
         let revisions = sqlx::query!(
-            r#"SELECT r.pipeline, r.revision, r.created_at, r.experiment_id,
+            // What was served under the kill switch is kept, not analysed.
+            r#"SELECT r.pipeline, r.revision, r.created_at,
+                      CASE WHEN NOT r.kill_switch THEN r.experiment_id END AS experiment_id,
                       array_agg(w.model_version_id) FILTER (WHERE w.weight > 0) AS "versions!"
                  FROM traffic_revisions r JOIN traffic_weights w USING (pipeline, revision)
                 WHERE r.pipeline = ANY($1) GROUP BY 1, 2, 3, 4 ORDER BY r.revision DESC"#,
@@ -299,9 +301,14 @@ impl Rows {
         let done = sqlx::query!(
             "INSERT INTO outcomes (pipeline, id, model_version_id, revision, experiment_id, unit, persona,
                     served_at, engagement_rate, engagements, impressions, cost, quality, latency_ms, failed)
-             SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::uuid[], $6::text[],
+             SELECT pipeline, id, version, revision,
+                    CASE WHEN NOT unit_pinned_at(pipeline, unit, served_at) THEN experiment END, unit, persona,
+                    served_at, engagement_rate, engagements, impressions, cost, quality, latency_ms, failed
+               FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::uuid[], $6::text[],
                     $7::text[], $8::timestamptz[], $9::float8[], $10::bigint[], $11::bigint[], $12::float8[],
                     $13::float8[], $14::float8[], $15::boolean[])
+                 AS sent (pipeline, id, version, revision, experiment, unit, persona, served_at, engagement_rate,
+                    engagements, impressions, cost, quality, latency_ms, failed)
              ON CONFLICT (pipeline, id) DO NOTHING",
             &self.pipeline,
             &self.id,
