@@ -18,6 +18,9 @@ use crate::experiments::statistics::Arm;
 use crate::models::Version;
 use crate::traffic::snapshot::{AssignedBy, PipelineTraffic, ServingVersion};
 
+/// The path, as routes are named.
+pub(super) const PATH: &str = "/v1/pipelines/{pipeline}/assignment";
+
 /// The most units in one call.
 const MOST_UNITS: usize = 1_000;
 

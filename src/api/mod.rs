@@ -3,6 +3,7 @@
 //! To add a group: write `routes()` in a file of its own after the pattern of `audit.rs`, merge it in
 //! [`guarded`], and explain its tag in `document.rs`.
 
+mod around;
 mod assignment;
 mod audit;
 pub mod auth;
@@ -46,7 +47,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{Method, StatusCode};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
@@ -57,6 +58,7 @@ use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use self::around::Around;
 use self::memory::Memory;
 use self::metrics_layer::HttpMetrics;
 use self::problem::{FieldError, Problem};
@@ -188,11 +190,8 @@ pub fn operations(state: ApiState) -> Router {
 fn with_middleware(routes: Router<ApiState>, state: &ApiState) -> Router<ApiState> {
     let middleware = ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
-        .layer(from_fn_with_state(state.clock.clone(), request_id::assign))
-        .layer(from_fn(trace::trace))
-        .layer(from_fn_with_state(state.http.clone(), metrics_layer::measure))
+        .layer(from_fn_with_state(Around::of(state), around::answer))
         .layer(CatchPanicLayer::custom(limits::answer_panic))
-        .layer(from_fn_with_state(state.request_time, limits::time_out))
         .layer(DefaultBodyLimit::max(limits::BODY_BYTES));
     routes
         .fallback(async || unknown_route())
