@@ -198,3 +198,6 @@ async fn shares(conn: &mut PgConnection) -> sqlx::Result<HashMap<String, Vec<(Se
     }
     Ok(shares)
 }
+
+#[cfg(test)]
+mod tests;
