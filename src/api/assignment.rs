@@ -99,7 +99,8 @@ struct Units {
 
 /// The versions that serve the units of a call, all of them by one revision.
 #[derive(Debug, Serialize, ToSchema)]
-struct Assignments<'a> {
+#[schema(as = Assignments)]
+struct AssignedUnits<'a> {
     /// The pipeline.
     #[schema(example = "hook")]
     pipeline: &'a str,
@@ -149,7 +150,7 @@ async fn assign_unit(
     post, path = "/v1/pipelines/{pipeline}/assignment", tag = "traffic", request_body = Units,
     params(("pipeline" = String, Path)),
     responses(
-        (status = 200, description = "The versions that serve them.", body = Assignments, headers(
+        (status = 200, description = "The versions that serve them.", body = AssignedUnits, headers(
             ("Tuneloop-Stale" = bool, description = "Present, and `true`, when this may be out of date."),
         )),
         (status = 404, response = NotFound),
@@ -175,9 +176,9 @@ async fn assign_units(
     let reading = memory.read().await?;
     let traffic = traffic(&reading, &pipeline)?;
     let assignments = units.iter().map(|unit| assign(traffic, unit)).collect::<Result<_, _>>()?;
-    let assignments =
-        Assignments { pipeline: &pipeline, revision: traffic.revision, stale: reading.stale, assignments };
-    answer(&assignments, reading.stale)
+    let assigned =
+        AssignedUnits { pipeline: &pipeline, revision: traffic.revision, stale: reading.stale, assignments };
+    answer(&assigned, reading.stale)
 }
 
 /// What is wrong with a unit.

@@ -188,7 +188,8 @@ impl Memory {
             let _one = self.0.refreshing.lock().await;
             contents = self.0.current.load();
             if contents.is_none() {
-                self.refresh_alone().await?;
+                // On the heap, because every request would carry the place that this takes.
+                Box::pin(self.refresh_alone()).await?;
                 contents = self.0.current.load();
             }
         }
@@ -210,7 +211,8 @@ pub(super) async fn authenticate(
         contents.as_ref().map(|contents| contents.keys.let_in(request.headers())).transpose()?
     };
     if known != Some(true) {
-        auth::verify(&memory.0.db, request.headers()).await?;
+        // On the heap, because every request would carry the place that this takes.
+        Box::pin(auth::verify(&memory.0.db, request.headers())).await?;
     }
     Ok(next.run(request).await)
 }
