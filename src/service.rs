@@ -87,6 +87,13 @@ impl Service {
         state.prices = self.prices.clone();
         state.outcome_retention = self.outcome_retention;
         state.stop = stop.clone();
+        if self.roles.api {
+            let (memory, stop) = (state.memory.clone(), stop.clone());
+            parts.spawn(async move {
+                memory.run(stop).await;
+                Ok(())
+            });
+        }
         let router = if self.roles.api { api::router(state) } else { api::operations(state) };
         parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
         if self.roles.worker {

@@ -93,7 +93,7 @@ pub async fn create_key(
         key.id,
         name,
         role.as_str(),
-        hash(&key.plaintext),
+        &hash(&key.plaintext)[..],
     )
     .execute(&mut *tx)
     .await?;
@@ -207,22 +207,32 @@ pub async fn authenticate(
     Ok(next.run(request).await)
 }
 
+/// Whether a request has a valid key, asked of the database.
+pub(super) async fn verify(db: &PgPool, headers: &HeaderMap) -> Result<(), Problem> {
+    principal(db, headers).await.map(drop)
+}
+
 async fn principal(db: &PgPool, headers: &HeaderMap) -> Result<Principal, Problem> {
     let key = bearer(headers)?;
-    let row =
-        sqlx::query!("SELECT id, name, role FROM api_keys WHERE hash = $1 AND revoked_at IS NULL", hash(key))
-            .fetch_optional(db)
-            .await?;
-    let row = row.ok_or_else(|| {
-        let challenge = r#"Bearer realm="tuneloop", error="invalid_token""#;
-        Problem::unauthorized(challenge, "The API key is unknown or was revoked; use another one.")
-    })?;
+    let row = sqlx::query!(
+        "SELECT id, name, role FROM api_keys WHERE hash = $1 AND revoked_at IS NULL",
+        &hash(key)[..]
+    )
+    .fetch_optional(db)
+    .await?;
+    let row = row.ok_or_else(refused)?;
     let role = row.role.parse().map_err(|error: UnknownRole| Problem::internal(&error))?;
     Ok(Principal { key_id: row.id, name: row.name, role, request_id: request_id::current() })
 }
 
+/// The answer to a key that lets nobody in.
+pub(super) fn refused() -> Problem {
+    let challenge = r#"Bearer realm="tuneloop", error="invalid_token""#;
+    Problem::unauthorized(challenge, "The API key is unknown or was revoked; use another one.")
+}
+
 /// The key that was sent.
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match value.split_once(' ') {
         Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Ok(key.trim()),
@@ -233,8 +243,9 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     }
 }
 
-fn hash(key: &str) -> Vec<u8> {
-    Sha256::digest(key.as_bytes()).to_vec()
+/// What is stored of a key.
+pub(super) fn hash(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ impl From<TrafficError> for Problem {
             TrafficError::LiveMissing(_) => conflict("live-missing"),
             TrafficError::NothingToRollBackTo => conflict("nothing-to-roll-back-to"),
             TrafficError::AlreadyLive(_) => conflict("already-live"),
+            TrafficError::TooManyPins => conflict("too-many-pins"),
             TrafficError::NeverLive(_) => conflict("never-live"),
             TrafficError::Database(error) => error.into(),
         }

@@ -3,8 +3,6 @@
 use std::any::Any;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
@@ -16,9 +14,9 @@ pub const BODY_BYTES: usize = 2 * 1024 * 1024;
 /// How long a request may take until its answer begins; a stream may last longer.
 pub const REQUEST_TIME: Duration = Duration::from_secs(30);
 
-/// Middleware: gives up a request after a time. Its transaction is rolled back.
-pub(super) async fn time_out(State(limit): State<Duration>, request: Request, next: Next) -> Response {
-    if let Ok(response) = tokio::time::timeout(limit, next.run(request)).await {
+/// Gives up a request after a time. Its transaction is rolled back.
+pub(super) async fn time_out(limit: Duration, answering: impl Future<Output = Response>) -> Response {
+    if let Ok(response) = tokio::time::timeout(limit, answering).await {
         return response;
     }
     tracing::error!(?limit, "a request took too long and was given up");

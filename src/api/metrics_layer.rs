@@ -1,11 +1,9 @@
 //! How long requests take, by route.
 
-use std::time::Instant;
+use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{Method, StatusCode};
 use prometheus::{HistogramOpts, HistogramVec, Registry};
 
 /// Seconds: from an assignment to the longest request that is allowed.
@@ -30,19 +28,24 @@ impl HttpMetrics {
     }
 }
 
-/// Middleware: observes each request. Requests to unknown routes share the label `unmatched`, and uncommon
-/// methods the label `other`, so that a caller cannot make up time series.
-pub(super) async fn measure(State(metrics): State<HttpMetrics>, request: Request, next: Next) -> Response {
-    let method = method(request.method());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let started = Instant::now();
-    let response = next.run(request).await;
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    metrics
-        .duration
-        .with_label_values(&[method, route, response.status().as_str()])
-        .observe(started.elapsed().as_secs_f64());
-    response
+/// What a request is counted under. Requests to unknown routes share the label `unmatched`, and uncommon methods the
+/// label `other`, so that a caller cannot make up time series.
+pub(super) struct Measured {
+    method: &'static str,
+    route: Option<MatchedPath>,
+}
+
+impl Measured {
+    pub(super) fn of(request: &Request) -> Self {
+        Self { method: method(request.method()), route: request.extensions().get::<MatchedPath>().cloned() }
+    }
+
+    /// Counts the request once it is answered.
+    pub(super) fn observe(&self, metrics: &HttpMetrics, status: StatusCode, took: Duration) {
+        let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
+        let labels = [self.method, route, status.as_str()];
+        metrics.duration.with_label_values(&labels).observe(took.as_secs_f64());
+    }
 }
 
 fn method(method: &Method) -> &'static str {

@@ -3,6 +3,7 @@
 //! To add a group: write `routes()` in a file of its own after the pattern of `audit.rs`, merge it in
 //! [`guarded`], and explain its tag in `document.rs`.
 
+mod around;
 mod assignment;
 mod audit;
 pub mod auth;
@@ -16,12 +17,16 @@ mod events;
 mod experiments;
 pub mod extract;
 pub mod idempotency;
+mod kill_switch;
+mod known_keys;
 pub mod limits;
+pub mod memory;
 mod metrics_layer;
 mod models;
 mod operations;
 mod outcomes;
 pub mod page;
+mod pins;
 mod pipelines;
 mod preflight;
 pub mod problem;
@@ -42,7 +47,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{Method, StatusCode};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use chrono::TimeDelta;
 use sqlx::PgPool;
@@ -54,6 +59,8 @@ use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use self::around::Around;
+use self::memory::Memory;
 use self::metrics_layer::HttpMetrics;
 use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
@@ -87,6 +94,8 @@ pub struct ApiState {
     pub webhook_secret: Option<WebhookSecret>,
     /// What providers charge; nothing is known unless set.
     pub prices: PriceTable,
+    /// What is answered from memory; a service has it refreshed by [`Memory::run`].
+    pub memory: Memory,
     /// Preflight reports read many posts: a process makes few at once.
     preflights: Arc<Semaphore>,
     /// How long outcomes are kept; [`OUTCOME_RETENTION_DAYS`] unless changed.
@@ -108,6 +117,8 @@ impl ApiState {
         let http = HttpMetrics::register(metrics.registry())?;
         let (stop, request_time) = (CancellationToken::new(), limits::REQUEST_TIME);
         let sources = Sources::new(db.clone());
+        let memory = Memory::new(db.clone());
+        memory.register(metrics.registry())?;
         let webhook_secret = None;
         Ok(Self {
             db,
@@ -120,6 +131,7 @@ impl ApiState {
             webhook_secret,
             prices: PriceTable::default(),
             outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
+            memory,
             preflights: Arc::new(Semaphore::new(PREFLIGHTS_AT_ONCE)),
             request_time,
             http,
@@ -145,16 +157,19 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(costs::routes())
         .merge(models::routes())
         .merge(traffic::routes())
-        .merge(assignment::routes())
+        .merge(pins::routes())
+        .merge(kill_switch::routes())
         .merge(outcomes::routes())
         .merge(experiments::routes())
         .merge(audit::routes())
 }
 
-/// The OpenAPI document of all routes.
+/// The OpenAPI document of all routes. Those of assignments have a state of their own: they answer from memory.
 #[must_use]
 pub fn openapi() -> OpenApi {
-    document::assemble(open().into_openapi(), guarded().into_openapi())
+    let mut with_key = guarded().into_openapi();
+    with_key.merge(assignment::routes().into_openapi());
+    document::assemble(open().into_openapi(), with_key)
 }
 
 /// The whole API as one service.
@@ -162,7 +177,11 @@ pub fn router(state: ApiState) -> Router {
     let (open, _) = open().split_for_parts();
     let (guarded, _) = guarded().split_for_parts();
     let guarded = guarded.route_layer(from_fn_with_state(state.db.clone(), auth::authenticate));
-    let routes = open.merge(guarded).merge(operations::documentation(openapi()));
+    let (assignment, _) = assignment::routes().split_for_parts();
+    let assignment = assignment
+        .route_layer(from_fn_with_state(state.memory.clone(), memory::authenticate))
+        .with_state(state.memory.clone());
+    let routes = open.merge(guarded).merge(assignment).merge(operations::documentation(openapi()));
     with_middleware(routes, &state).with_state(state)
 }
 
@@ -176,11 +195,8 @@ pub fn operations(state: ApiState) -> Router {
 fn with_middleware(routes: Router<ApiState>, state: &ApiState) -> Router<ApiState> {
     let middleware = ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
-        .layer(from_fn_with_state(state.clock.clone(), request_id::assign))
-        .layer(from_fn(trace::trace))
-        .layer(from_fn_with_state(state.http.clone(), metrics_layer::measure))
+        .layer(from_fn_with_state(Around::of(state), around::answer))
         .layer(CatchPanicLayer::custom(limits::answer_panic))
-        .layer(from_fn_with_state(state.request_time, limits::time_out))
         .layer(DefaultBodyLimit::max(limits::BODY_BYTES));
     routes
         .fallback(async || unknown_route())

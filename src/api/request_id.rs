@@ -1,8 +1,6 @@
 //! Names each request, so that an answer, a log line and an audit event can be brought together.
 
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::clock::Clock;
@@ -23,11 +21,15 @@ pub fn current() -> Option<String> {
     CURRENT.try_with(Clone::clone).ok()
 }
 
-/// Middleware: takes over a sane id from the caller or makes one, and returns it with the answer.
-pub(super) async fn assign(State(clock): State<Clock>, request: Request, next: Next) -> Response {
-    let id = accepted(request.headers()).unwrap_or_else(|| clock.uuid().to_string());
+/// The id of a request: a sane one of the caller's, or a new one.
+pub(super) fn of(headers: &HeaderMap, clock: &Clock) -> String {
+    accepted(headers).unwrap_or_else(|| clock.uuid().to_string())
+}
+
+/// Answers a request under its id, which [`current`] tells meanwhile and the answer carries.
+pub(super) async fn scope(id: String, answering: impl Future<Output = Response>) -> Response {
     let header = HeaderValue::from_str(&id);
-    let mut response = CURRENT.scope(id, next.run(request)).await;
+    let mut response = CURRENT.scope(id, answering).await;
     if let Ok(header) = header {
         response.headers_mut().insert(HEADER, header);
     }

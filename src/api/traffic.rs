@@ -21,7 +21,7 @@ use super::reply::Reply;
 use super::responses::{Conflict, NotFound, PreconditionFailed, PreconditionRequired};
 use crate::models::Version;
 use crate::runs;
-use crate::traffic::{self, Revision, RevisionKind};
+use crate::traffic::{self, Revision, RevisionKind, Share};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
@@ -44,6 +44,11 @@ pub(super) struct TrafficView {
     live: Option<String>,
     /// Who serves how much, in the order in which weights are accumulated. They sum to 10,000.
     weights: Vec<WeightView>,
+    /// Whether everything goes to the live version, pinned units too.
+    kill_switch: bool,
+    /// Under the kill switch, the split that comes into force when it is switched off.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    withheld: Vec<WeightView>,
     /// Hashed with a unit to assign it.
     salt: String,
     /// The experiment that this traffic belongs to, through its watch.
@@ -74,19 +79,19 @@ struct WeightView {
     weight: i32,
 }
 
+impl From<Share> for WeightView {
+    fn from(share: Share) -> Self {
+        Self { version: share.version.to_string(), model_id: share.provider_model_id, weight: share.weight }
+    }
+}
+
 impl From<Revision> for TrafficView {
     fn from(revision: Revision) -> Self {
         Self {
             live: revision.live().map(|share| share.version.to_string()),
-            weights: revision
-                .shares
-                .into_iter()
-                .map(|share| WeightView {
-                    version: share.version.to_string(),
-                    model_id: share.provider_model_id,
-                    weight: share.weight,
-                })
-                .collect(),
+            weights: revision.shares.into_iter().map(WeightView::from).collect(),
+            kill_switch: revision.kill_switch,
+            withheld: revision.withheld.into_iter().map(WeightView::from).collect(),
             pipeline: revision.pipeline,
             revision: revision.revision,
             salt: revision.salt,
@@ -149,7 +154,7 @@ impl Split {
 /// Set the traffic split
 ///
 /// `If-Match` with the `ETag` of the split that was read is required. The live version stays live; promote another
-/// version to replace it.
+/// version to replace it. Under the kill switch this is the split that is restored when it is switched off.
 #[utoipa::path(
     put, path = "/v1/pipelines/{pipeline}/traffic", tag = "traffic", request_body = Split,
     params(("pipeline" = String, Path), IfMatch),

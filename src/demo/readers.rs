@@ -85,9 +85,9 @@ mod tests {
 
     use super::*;
     use crate::demo::plan;
-    use crate::experiments::assignment::{bucket, share_of};
     use crate::experiments::decision::{Evidence, Metric, Observed, Rules, Verdict, decide};
     use crate::experiments::statistics::{Arm, Cell, PerArm, Sampling, Units};
+    use crate::traffic::assignment::{bucket, share_of};
 
     /// What the service's queries would make of `count` posts, read under one revision of a test.
     fn evidence(seed: u64, count: u32, trained_is_better: bool) -> Evidence {

@@ -1,7 +1,6 @@
-//! The A/B test of a candidate against its baseline: who is assigned to what, what was observed, what it says,
+//! The A/B test of a candidate against its baseline: what was observed, what it says,
 //! what is decided.
 
-pub mod assignment;
 pub mod decision;
 mod observations;
 pub mod outcomes;

@@ -6,13 +6,8 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::Experiment;
-<<<<<<< HEAD
-use super::decision::{Evidence, HarmLook, Metric, look_for_harm};
-use super::sums::{cells, units};
-=======
 use super::decision::{Evidence, HarmReport, Metric, Observed};
-use super::statistics::{Arm, Cell, PerArm, Sampling, Units};
->>>>>>> w4-decision
+use super::sums::{cells, units};
 
 /// The part of an experiment's life that is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -99,7 +99,7 @@ pub(super) async fn units(conn: &mut PgConnection, experiment: &Experiment) -> s
                       coalesce(sum(w.weight) FILTER (WHERE w.model_version_id = $2), 0) AS baseline,
                       coalesce(sum(w.weight) FILTER (WHERE w.model_version_id = $3), 0) AS candidate
                  FROM traffic_revisions r JOIN traffic_weights w USING (pipeline, revision)
-                WHERE r.experiment_id = $1 GROUP BY r.revision)
+                WHERE r.experiment_id = $1 AND NOT r.kill_switch GROUP BY r.revision)
            SELECT w.revision AS "epoch!", w.baseline AS "baseline_weight!", w.candidate AS "candidate_weight!",
                   coalesce(sum(c.units) FILTER (WHERE NOT c.candidate), 0)::bigint AS "baseline!",
                   coalesce(sum(c.units) FILTER (WHERE c.candidate), 0)::bigint AS "candidate!"

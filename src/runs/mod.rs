@@ -16,6 +16,7 @@ mod store;
 mod trainings;
 mod transition;
 mod trigger;
+mod wake;
 mod wind_down;
 
 use std::fmt;
@@ -35,6 +36,7 @@ pub use requests::{RequestError, lock, request, retry};
 pub use store::{RunEvent, RunStep, by_id, events_after, list, steps_of};
 pub use trainings::{Training, by_id as training_by_id, by_job as training_by_job, of_run as trainings_of};
 pub use trigger::{TriggerError, by_api, by_schedule};
+pub use wake::wake_all;
 pub use wind_down::yield_to_operator;
 
 /// The kind of job that advances a run.

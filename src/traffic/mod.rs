@@ -1,8 +1,12 @@
 //! What serves: numbered traffic revisions, and the changes that make them. Nothing here is ever updated or
 //! deleted; a rollback is one more revision.
 
+pub mod assignment;
 mod changes;
+mod kill_switch;
+mod pins;
 mod revisions;
+pub mod snapshot;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,6 +16,8 @@ use uuid::Uuid;
 use crate::models::{Version, VersionStatus};
 
 pub use changes::{TestArms, end_test, end_watch, promote, rollback, set_split, start_test};
+pub use kill_switch::set_kill_switch;
+pub use pins::{MOST_PINS, NewPin, Pin, pin, pin_of, pins, unpin};
 pub use revisions::{NewRevision, append, at, current, history, lock};
 
 /// The whole of a pipeline's traffic, in basis points.
@@ -36,6 +42,10 @@ pub enum RevisionKind {
     Rollback,
     /// A person set the weights.
     Split,
+    /// Everything goes to the live version until the switch is off again.
+    KillSwitchOn,
+    /// The split that was withheld is in force again.
+    KillSwitchOff,
 }
 
 impl RevisionKind {
@@ -48,6 +58,8 @@ impl RevisionKind {
             Self::WatchEnded => "traffic.watch_ended",
             Self::Rollback => "traffic.rollback",
             Self::Split => "traffic.split",
+            Self::KillSwitchOn => "traffic.kill_switch_on",
+            Self::KillSwitchOff => "traffic.kill_switch_off",
         }
     }
 }
@@ -75,6 +87,10 @@ pub struct Revision {
     pub created_at: DateTime<Utc>,
     /// Who serves how much, in the order in which weights are accumulated.
     pub shares: Vec<Share>,
+    /// Whether everything goes to the live version, pinned units too. What is served meanwhile is never analysed.
+    pub kill_switch: bool,
+    /// Under the kill switch, the split that comes into force when it is switched off; otherwise empty.
+    pub withheld: Vec<Share>,
 }
 
 /// A version's part of the traffic.
@@ -151,6 +167,9 @@ pub enum TrafficError {
     /// The version is live already.
     #[error("version {0} is live already")]
     AlreadyLive(Version),
+    /// The pipeline has as many pins as a process keeps in memory.
+    #[error("the pipeline has {MOST_PINS} pins already; delete some, or set a traffic split instead")]
+    TooManyPins,
     /// The version was never live, so going to it is not going back.
     #[error("version {0} has never been live: promote it, or name a version that was")]
     NeverLive(Version),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Revision, RevisionKind, Share};
+use super::{Revision, RevisionKind, Share, WHOLE};
 use crate::audit::{self, AuditEvent, By};
 use crate::models::{Version, VersionStatus};
 
@@ -22,7 +22,7 @@ pub struct NewRevision<'a> {
     pub kind: RevisionKind,
     /// The same in one sentence.
     pub reason: &'a str,
-    /// Versions and weights in the order in which weights are accumulated.
+    /// Versions and weights in the order in which weights are accumulated. Under the kill switch they are withheld.
     pub shares: &'a [(Uuid, i32)],
 }
 
@@ -36,6 +36,9 @@ pub async fn lock(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<bool>
 }
 
 /// Writes the next revision of a pipeline, with its audit event, and returns its number.
+///
+/// While the kill switch is on, what would serve is kept as withheld and the live version serves everything, whatever the
+/// change: so each change says what is restored, and none has to know of the switch.
 pub async fn append(
     conn: &mut PgConnection,
     pipeline: &str,
@@ -43,6 +46,11 @@ pub async fn append(
     by: &By,
 ) -> sqlx::Result<i64> {
     let before = current(&mut *conn, pipeline).await?;
+    let kill_switch = match new.kind {
+        RevisionKind::KillSwitchOn => true,
+        RevisionKind::KillSwitchOff => false,
+        _ => before.as_ref().is_some_and(|revision| revision.kill_switch),
+    };
     let revision = sqlx::query_scalar!(
         "UPDATE pipelines SET traffic_revision = traffic_revision + 1 WHERE name = $1
          RETURNING traffic_revision",
@@ -52,8 +60,8 @@ pub async fn append(
     .await?;
     sqlx::query!(
         "INSERT INTO traffic_revisions
-                (pipeline, revision, live_version_id, salt, experiment_id, kind, reason, actor)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                (pipeline, revision, live_version_id, salt, experiment_id, kind, reason, actor, kill_switch)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         pipeline,
         revision,
         new.live,
@@ -62,10 +70,13 @@ pub async fn append(
         new.kind as RevisionKind,
         new.reason,
         by.actor.to_string(),
+        kill_switch,
     )
     .execute(&mut *conn)
     .await?;
-    let (versions, weights): (Vec<Uuid>, Vec<i32>) = new.shares.iter().copied().unzip();
+    let all_to_live = [(new.live, WHOLE)];
+    let serving = if kill_switch { &all_to_live } else { new.shares };
+    let (versions, weights): (Vec<Uuid>, Vec<i32>) = serving.iter().copied().unzip();
     sqlx::query!(
         "INSERT INTO traffic_weights (pipeline, revision, position, model_version_id, weight)
          SELECT $1, $2, ordinality - 1, version, weight
@@ -77,6 +88,9 @@ pub async fn append(
     )
     .execute(&mut *conn)
     .await?;
+    if kill_switch {
+        withhold(conn, pipeline, revision, new.shares).await?;
+    }
     let after = current(&mut *conn, pipeline).await?;
     let event = AuditEvent {
         pipeline: Some(pipeline),
@@ -89,14 +103,41 @@ pub async fn append(
     Ok(revision)
 }
 
+async fn withhold(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    revision: i64,
+    shares: &[(Uuid, i32)],
+) -> sqlx::Result<()> {
+    let (versions, weights): (Vec<Uuid>, Vec<i32>) = shares.iter().copied().unzip();
+    sqlx::query!(
+        "INSERT INTO traffic_withheld (pipeline, revision, position, model_version_id, weight)
+         SELECT $1, $2, ordinality - 1, version, weight
+           FROM unnest($3::uuid[], $4::integer[]) WITH ORDINALITY AS share (version, weight)",
+        pipeline,
+        revision,
+        &versions,
+        &weights,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 fn summary(revision: &Revision) -> Value {
-    let weights: serde_json::Map<String, Value> =
-        revision.shares.iter().map(|share| (share.version.to_string(), share.weight.into())).collect();
-    json!({
+    let weights = |shares: &[Share]| -> serde_json::Map<String, Value> {
+        shares.iter().map(|share| (share.version.to_string(), share.weight.into())).collect()
+    };
+    let mut summary = json!({
         "revision": revision.revision,
         "live": revision.live().map(|share| share.version),
-        "weights": weights,
-    })
+        "weights": weights(&revision.shares),
+    });
+    if revision.kill_switch {
+        summary["kill_switch"] = true.into();
+        summary["withheld"] = weights(&revision.withheld).into();
+    }
+    summary
 }
 
 /// The revision in force; `None` for an unknown pipeline.
@@ -132,7 +173,7 @@ async fn select(
 ) -> sqlx::Result<Vec<Revision>> {
     let rows = sqlx::query!(
         r#"SELECT revision, live_version_id, salt, experiment_id, kind AS "kind: RevisionKind", reason, actor,
-                  created_at
+                  created_at, kill_switch
              FROM traffic_revisions
             WHERE pipeline = $1 AND ($2::timestamptz IS NULL OR created_at <= $2)
               AND ($3::bigint IS NULL OR revision < $3)
@@ -146,6 +187,11 @@ async fn select(
     .await?;
     let numbers: Vec<i64> = rows.iter().map(|row| row.revision).collect();
     let mut shares = shares_of(conn, pipeline, &numbers).await?;
+    let mut take = |of: i64, held_back: bool| {
+        let wanted =
+            |&mut (number, withheld, _): &mut (i64, bool, Share)| (number, withheld) == (of, held_back);
+        shares.extract_if(.., wanted).map(|(_, _, share)| share).collect()
+    };
     Ok(rows
         .into_iter()
         .map(|row| Revision {
@@ -158,23 +204,30 @@ async fn select(
             reason: row.reason,
             actor: row.actor,
             created_at: row.created_at,
-            shares: shares.extract_if(.., |(number, _)| *number == row.revision).map(|(_, s)| s).collect(),
+            shares: take(row.revision, false),
+            kill_switch: row.kill_switch,
+            withheld: take(row.revision, true),
         })
         .collect())
 }
 
-/// The shares of these revisions, each with its revision's number, in the order of accumulation.
+/// The shares of these revisions and those that they withhold, by revision and whether it is withheld, in the order of
+/// accumulation.
 async fn shares_of(
     db: impl PgExecutor<'_>,
     pipeline: &str,
     revisions: &[i64],
-) -> sqlx::Result<Vec<(i64, Share)>> {
+) -> sqlx::Result<Vec<(i64, bool, Share)>> {
     let rows = sqlx::query!(
-        r#"SELECT w.revision, w.model_version_id, w.weight, v.major, v.minor, v.patch, v.provider_model_id,
-                  v.status AS "status: VersionStatus"
-             FROM traffic_weights w JOIN model_versions v ON v.id = w.model_version_id
+        r#"SELECT w.revision AS "revision!", w.withheld AS "withheld!", w.weight AS "weight!", v.id, v.major,
+                  v.minor, v.patch, v.provider_model_id, v.status AS "status: VersionStatus"
+             FROM (SELECT pipeline, revision, position, model_version_id, weight, false AS withheld
+                     FROM traffic_weights
+                    UNION ALL
+                   SELECT pipeline, revision, position, model_version_id, weight, true FROM traffic_withheld) w
+             JOIN model_versions v ON v.id = w.model_version_id
             WHERE w.pipeline = $1 AND w.revision = ANY($2)
-            ORDER BY w.revision, w.position"#,
+            ORDER BY w.revision, w.withheld, w.position"#,
         pipeline,
         revisions,
     )
@@ -184,13 +237,13 @@ async fn shares_of(
         .into_iter()
         .map(|row| {
             let share = Share {
-                model_version_id: row.model_version_id,
+                model_version_id: row.id,
                 version: Version { major: row.major, minor: row.minor, patch: row.patch },
                 status: row.status,
                 provider_model_id: row.provider_model_id,
                 weight: row.weight,
             };
-            (row.revision, share)
+            (row.revision, row.withheld, share)
         })
         .collect())
 }

@@ -1,6 +1,7 @@
 //! Simulated traffic: units are assigned and served by the API, and what was observed of them is sent back.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -21,9 +22,21 @@ pub(crate) const BETTER: Engagement = Engagement { baseline: 0.06, candidate: 0.
 pub(crate) const WORSE: Engagement = Engagement { baseline: 0.08, candidate: 0.06 };
 
 impl TestService {
-    /// Which version serves a unit.
+    /// Which version serves a unit, once the service has heard of what was changed before this call.
     pub(crate) async fn assignment(&self, pipeline: &str, unit: &str) -> Value {
-        self.read(&format!("/v1/pipelines/{pipeline}/assignment?unit={unit}")).await
+        let changed = "SELECT traffic_revision FROM pipelines WHERE name = $1";
+        let changed: Option<i64> =
+            sqlx::query_scalar(changed).bind(pipeline).fetch_optional(&self.db).await.expect("reads it");
+        let heard = async {
+            loop {
+                let answer = self.get(&format!("/v1/pipelines/{pipeline}/assignment?unit={unit}")).await;
+                if answer.status == 200 && answer.body["revision"].as_i64() >= changed {
+                    return answer.body;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), heard).await.expect("the service hears of changes")
     }
 
     /// Serves each unit twice and records what was observed: the arm's engagement, with a tenth of it as noise

@@ -12,13 +12,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tuneloop::audit::By;
 use tuneloop::clock::Clock;
-use tuneloop::experiments::assignment::{bucket, share_of};
 use tuneloop::experiments::outcomes::{self, Outcome, Recording, Repeats};
 use tuneloop::models::Version;
 use tuneloop::pipelines;
 use tuneloop::runs::{self, Request, Run, RunStatus, Training};
 use tuneloop::simulator::{Settings, Simulator};
 use tuneloop::traffic;
+use tuneloop::traffic::assignment::{bucket, share_of};
 use uuid::Uuid;
 
 use crate::database::{TestDatabase, fresh_database};

@@ -8,6 +8,7 @@ mod harness;
 
 mod access;
 mod api_plumbing;
+mod assignment;
 mod datasets;
 mod decisions;
 mod evaluation;

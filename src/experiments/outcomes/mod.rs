@@ -120,10 +120,11 @@ pub async fn record(
             }
         }
     }
-    let sent: Vec<Sent> = sent.into_values().collect();
+    let mut sent: Vec<Sent> = sent.into_values().collect();
     if sent.is_empty() {
         return Ok(recorded);
     }
+    place::leave_out_pinned(conn, &mut sent).await?;
     partitions::ensure(conn, sent.iter().map(|sent| sent.outcome.served_at)).await?;
     let (fresh, repeats) = claim_ids(conn, sent).await?;
     recorded.accepted = fresh.len() as u64;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Outcome;
+use super::{Outcome, Sent};
 use crate::experiments::statistics::Arm;
 use crate::models::Version;
 
@@ -60,7 +60,9 @@ impl Known {
             });
         }
         let revisions = sqlx::query!(
-            r#"SELECT r.pipeline, r.revision, r.created_at, r.experiment_id,
+            // What was served under the kill switch is kept, not analysed.
+            r#"SELECT r.pipeline, r.revision, r.created_at,
+                      CASE WHEN NOT r.kill_switch THEN r.experiment_id END AS experiment_id,
                       e.candidate_id AS "candidate_id?", e.baseline_id AS "baseline_id?",
                       array_agg(w.model_version_id) FILTER (WHERE w.weight > 0) AS "versions!"
                  FROM traffic_revisions r JOIN traffic_weights w USING (pipeline, revision)
@@ -121,4 +123,30 @@ impl Known {
         });
         Ok(Place { version: version.id, revision: revision.number, arm })
     }
+}
+
+/// Outcomes of units that were pinned when they were served are kept, not analysed.
+pub(super) async fn leave_out_pinned(conn: &mut PgConnection, sent: &mut [Sent]) -> sqlx::Result<()> {
+    let pipelines: Vec<&str> = sent.iter().map(|sent| sent.outcome.pipeline.as_str()).collect();
+    let units: Vec<&str> = sent.iter().map(|sent| sent.outcome.unit.as_str()).collect();
+    let times: Vec<_> = sent.iter().map(|sent| sent.outcome.served_at).collect();
+    let pinned = sqlx::query_scalar!(
+        // The function is called only for the few units that were ever pinned.
+        r#"WITH ever AS MATERIALIZED (
+               SELECT sent.* FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY
+                                  AS sent (pipeline, unit, served_at, position)
+                WHERE EXISTS (SELECT FROM unit_pins p WHERE p.pipeline = sent.pipeline AND p.unit = sent.unit))
+           SELECT position AS "position!" FROM ever WHERE unit_pinned_at(pipeline, unit, served_at)"#,
+        &pipelines as &[&str],
+        &units as &[&str],
+        &times,
+    )
+    .fetch_all(conn)
+    .await?;
+    for position in pinned {
+        if let Some(sent) = usize::try_from(position - 1).ok().and_then(|index| sent.get_mut(index)) {
+            sent.place.arm = None;
+        }
+    }
+    Ok(())
 }

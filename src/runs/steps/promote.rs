@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::machine::StepContext;
 use super::super::transition::Transition;
 use super::super::{RunStatus, Step, wind_down};
-use super::broken;
+use super::{broken, seconds};
 use crate::audit::By;
 use crate::experiments;
 use crate::halt;
@@ -27,6 +27,12 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         let reason = "another version went live since the test; trigger a new run to test against it";
         wind_down::end_test(&mut tx, run, VersionStatus::Candidate, reason, &By::worker()).await?;
         return Ok(Transition::finish(tx, RunStatus::Cancelled, "overtaken", reason));
+    }
+    if live.kill_switch {
+        // It would send everything to the candidate, which is what the switch may be on against.
+        let reason = "the kill switch is on; the promotion waits until it is off";
+        let wait = seconds(context.config.experiment.interval_seconds);
+        return Ok(Transition::wait(tx, wait, "kill_switch", reason));
     }
     let candidate = models::by_id(&mut *tx, candidate).await?.ok_or_else(|| broken("its model version"))?;
     let reason = format!("run {} earned it", run.id);

@@ -32,6 +32,12 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let candidate = run.model_version_id.ok_or_else(|| broken("its model version"))?;
 
     let mut tx = context.begin_with_pipeline().await?;
+    let live = traffic::current(&mut tx, &run.pipeline).await?.ok_or_else(|| broken("its pipeline"))?;
+    if live.kill_switch {
+        // Its clock would run without an outcome, and the watch of an older run would have ended for nothing.
+        let reason = "the kill switch is on; the test begins when it is off";
+        return Ok(Transition::wait(tx, seconds(settings.interval_seconds), "kill_switch", reason));
+    }
     if let Some(other) = places::vacate(&mut tx, run).await? {
         let reason = format!("run {other} is proving its model; this one follows");
         return Ok(Transition::wait(tx, seconds(settings.interval_seconds), "proving_place_taken", reason));
@@ -43,7 +49,6 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
         return Ok(Transition::finish(tx, RunStatus::Cancelled, "candidate_not_testable", reason));
     }
     set_place(&mut tx, run, Place::Proving).await?;
-    let live = traffic::current(&mut tx, &run.pipeline).await?.ok_or_else(|| broken("its pipeline"))?;
     let arms =
         TestArms { experiment_id: context.services.clock.uuid(), baseline: live.live_version_id, candidate };
     experiments::insert(
