@@ -55,6 +55,7 @@ enum AssignmentReason {
 
 /// The version that serves a unit.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AssignedUnit)]
 struct Assigned<'a> {
     /// The unit.
     #[schema(example = "persona-17")]
@@ -76,6 +77,7 @@ struct Assigned<'a> {
 
 /// The version that serves a unit of a pipeline.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UnitAssignment)]
 struct Assignment<'a> {
     /// The pipeline.
     #[schema(example = "hook")]
@@ -99,7 +101,7 @@ struct Units {
 
 /// The versions that serve the units of a call, all of them by one revision.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Assignments)]
+#[schema(as = UnitAssignments)]
 struct AssignedUnits<'a> {
     /// The pipeline.
     #[schema(example = "hook")]
