@@ -11,9 +11,9 @@ use tuneloop::experiments::statistics::{Arm, Cell, PerArm, Sampling, Units};
 
 /// Impressions and clicks of the first two arms of each test.
 fn pairs(file: &Path) -> Vec<[(u64, u64); 2]> {
-    let mut tests: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    let mut tests: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
     let mut rows = csv::Reader::from_reader(GzDecoder::new(File::open(file).unwrap()));
-    for row in rows.deserialize::<(u64, u64, u64, u64, u64)>() {
+    for row in rows.deserialize::<(String, u64, u64, u64, u64)>() {
         let (test, _, impressions, clicks, _) = row.unwrap();
         tests.entry(test).or_default().push((impressions, clicks));
     }

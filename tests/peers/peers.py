@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 def welch(case):
     arms = [SampleMeanStatistic(n=n, sum=s, sum_squares=ss) for n, s, ss in case["arms"]]
     config = FrequentistConfig(difference_type="absolute")
-    found = TwoSidedTTest([(arms[0], arms[1])], config).compute_result()
+    found = TwoSidedTTest(arms[0], arms[1], config).compute_result()
     mean = [arm.mean for arm in arms]
     error = [(arm.variance / arm.n) ** 0.5 for arm in arms]
     t = stats.ttest_ind_from_stats(
