@@ -36,6 +36,20 @@ use_python_tools() {
     PATH="$venv/bin:$PATH"
 }
 
+# Names the Python that has the statistics the engine is compared with.
+use_statistics_peers() {
+    local list=tests/peers/requirements.txt venv
+    debian python3 python3 python3-venv
+    venv="$tools_cache/peers-$(sha256sum "$list" | cut -c1-12)"
+    if [ ! -e "$venv/complete" ]; then
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet --requirement "$list"
+        touch "$venv/complete"
+    fi
+    export TUNELOOP_PEERS_PYTHON="$venv/bin/python"
+}
+
 # Puts an old helm into PATH; chart.py has a new one as a library.
 use_helm() {
     local directory="$tools_cache/helm-$helm_version"

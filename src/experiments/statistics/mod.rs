@@ -10,6 +10,7 @@
 //! | did the split arrive as configured? | [`sample_ratio::p_value`] |
 //! | may I look now, and again in an hour? | [`sequential`] |
 //! | may I promote before the horizon? | [`group_sequential`] |
+//! | how many outcomes and days does a test need? | [`planning`] |
 //! | which of several metrics improved? | [`holm`] |
 
 mod cell;
@@ -18,9 +19,11 @@ mod distribution;
 mod estimation;
 pub mod group_sequential;
 pub mod holm;
+pub mod planning;
 pub mod sample_ratio;
 pub mod sequential;
 mod strata;
+mod variability;
 mod welch;
 
 #[cfg(test)]
@@ -31,6 +34,7 @@ use utoipa::ToSchema;
 
 pub use cell::{Cell, Units};
 pub use estimation::{Counts, Estimate, Interval, NoEstimate, estimate};
+pub use variability::Variability;
 
 /// The two versions under comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]

@@ -2,6 +2,7 @@
 
 mod calibration;
 mod degenerate;
+mod plans;
 mod properties;
 mod reference;
 
