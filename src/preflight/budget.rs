@@ -36,7 +36,8 @@ pub async fn spending(conn: &mut PgConnection, pipeline: &str, currency: &str) -
              FROM trainings t JOIN runs r ON r.id = t.run_id
             WHERE r.pipeline = $1
               AND t.created_at >= date_trunc('month', now(), 'UTC')
-              AND (t.creates > 0 OR r.finished_at IS NULL)"#,
+              AND (t.creates > 0
+                   OR r.finished_at IS NULL AND t.finished_at IS NULL AND t.files_deleted_at IS NULL)"#,
         pipeline,
         currency,
     )

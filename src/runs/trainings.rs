@@ -1,5 +1,7 @@
 //! Trainings: one paid job at a provider each, written down before the provider is called.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
@@ -100,6 +102,20 @@ impl Training {
         file_name(self.id, self.digest(call))
     }
 
+    /// Whether it can no longer lead to a model: its job has ended without one, or its files may be gone at any moment. A
+    /// job that has succeeded may still tell its model.
+    pub(super) fn is_spent(&self) -> bool {
+        let ended = self.finished_at.is_some() && self.provider_status.as_deref() != Some("succeeded");
+        self.fine_tuned_model.is_none() && (ended || self.files_deleted_at.is_some())
+    }
+
+    /// Whether its job is still to come, or on its way.
+    pub(super) fn is_open(&self) -> bool {
+        self.fine_tuned_model.is_none()
+            && !self.is_spent()
+            && self.provider_status.as_deref() != Some("succeeded")
+    }
+
     /// The digest of what a call uploads.
     pub(super) fn digest(&self, call: Call) -> &str {
         match (call, &self.validation_digest) {
@@ -168,20 +184,21 @@ pub(super) async fn insert(conn: &mut PgConnection, new: &NewTraining<'_>) -> sq
     Ok(())
 }
 
-/// Writes the intention to train once more what an earlier training was about, and makes it the run's.
-pub(super) async fn renew(conn: &mut PgConnection, id: Uuid, old: &Training) -> sqlx::Result<()> {
-    sqlx::query!(
-        "INSERT INTO trainings (id, run_id, provider, base_model, dataset_digest, validation_digest, trial,
-                hyperparameters, expected_tokens, price_per_million, currency)
-         SELECT $1, run_id, provider, base_model, dataset_digest, validation_digest, trial,
-                hyperparameters, expected_tokens, price_per_million, currency
-           FROM trainings WHERE id = $2",
-        id,
-        old.id,
-    )
-    .execute(&mut *conn)
-    .await?;
-    set_current(conn, old.run_id, id).await
+/// Notes that a training's job is not to be followed any more: the provider does not know it.
+pub(super) async fn give_up(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE trainings SET finished_at = coalesce(finished_at, now()) WHERE id = $1", id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The run's trainings by their place in the search; of one that was renewed, the newest.
+pub(super) async fn newest_of_run(
+    db: impl PgExecutor<'_>,
+    run: Uuid,
+) -> sqlx::Result<BTreeMap<i32, Training>> {
+    let all = of_run(db, run).await?;
+    Ok(all.into_iter().map(|training| (training.trial, training)).collect())
 }
 
 /// Makes a training the one that the run works on.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tuneloop::simulator::JobStatus;
 
-use crate::harness::service::TestService;
+use crate::harness::service::{TestService, config};
 
 #[tokio::test]
 async fn too_few_examples_skip_the_run_and_are_counted_for_their_pipeline() {
@@ -55,7 +55,7 @@ async fn a_failed_training_fails_the_run_with_the_providers_reason_and_a_retry_p
 
     let why = json!({"reason": "the fire is out"});
     let retried = service.post(&format!("/v1/runs/{id}/retry"), why).await.expect(202);
-    assert_eq!((&retried["status"], &retried["step"]), (&json!("running"), &json!("upload")));
+    assert_eq!((&retried["status"], &retried["step"]), (&json!("running"), &json!("preflight")));
     let again = service.wait_for_test(&id).await;
     assert_ne!(again["training"]["id"], failed["training"]["id"]);
     assert_ne!(again["training"]["job_id"], failed["training"]["job_id"]);
@@ -108,5 +108,69 @@ async fn a_training_that_takes_too_long_is_cancelled_and_fails_the_run() {
     let failed = service.wait_until(&id, "failed").await;
     assert_eq!((&failed["step"], &failed["reason_code"]), (&json!("train"), &json!("training_time_limit")));
     assert_eq!(service.simulator.jobs()[0].status, JobStatus::Cancelled);
+    service.end().await;
+}
+
+/// A pipeline that searches in two trainings, which a budget lets be paid for once and a half, and a run of it whose
+/// trainings both have failed.
+async fn failed_search(service: &TestService) -> String {
+    let search = |config: &mut Value| config["training"]["search"] = json!({"n_epochs": [1, 2]});
+    service.pipeline("hook", search).await;
+    service.posts(12, 0.08).await;
+    let report = service.post("/v1/pipelines/hook/preflight", Value::Null).await.expect(200);
+    let mut limited = config();
+    search(&mut limited);
+    limited["budget"] = json!({"per_month": report["cost"]["amount"].as_f64().unwrap() * 1.5});
+    service.put("/v1/pipelines/hook", &[], limited).await.expect(200);
+    service.simulator.fail_next_job("server_error", "The GPU caught fire.");
+    service.simulator.fail_next_job("server_error", "The other one, too.");
+    let id = service.trigger("hook").await;
+    service.wait_until(&id, "failed").await;
+    id
+}
+
+#[tokio::test]
+async fn a_retry_renews_a_whole_search_at_the_price_of_the_day_once_its_budget_allows_it() {
+    let service = TestService::start().await;
+    let id = failed_search(&service).await;
+    // What it was priced at then.
+    sqlx::query("UPDATE trainings SET price_per_million = price_per_million / 1.25")
+        .execute(&service.db)
+        .await
+        .unwrap();
+    service.post(&format!("/v1/runs/{id}/retry"), Value::Null).await.expect(202);
+    let run = service.wait_for(&id, "held", |run| run["status"] == "waiting_approval").await;
+    assert_eq!((&run["step"], &run["reason_code"]), (&json!("preflight"), &json!("budget_exceeded")));
+    assert_eq!(service.simulator.creates().jobs, 2, "nothing was paid for again");
+    service.post(&format!("/v1/runs/{id}/approve"), Value::Null).await.expect(202);
+    service.wait_for_test(&id).await;
+
+    let trainings = service.read(&format!("/v1/runs/{id}/trainings")).await;
+    let told: Vec<_> = trainings["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|training| (training["trial"].as_i64().unwrap(), training["status"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, [(0, "failed"), (0, "succeeded"), (1, "failed"), (1, "succeeded")]);
+    let expected = |at: usize| trainings["items"][at]["expected_cost"].as_f64().unwrap();
+    for (old, new) in [(0, 1), (2, 3)] {
+        assert!((expected(new) - expected(old) * 1.25).abs() < 1e-6, "{trainings:#}");
+    }
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_retry_that_is_forced_asks_no_budget_and_nobody_else_and_says_who_forced_it() {
+    let service = TestService::start().await;
+    let id = failed_search(&service).await;
+    let why = json!({"reason": "it is worth it", "force": true});
+    service.post(&format!("/v1/runs/{id}/retry"), why).await.expect(202);
+    service.wait_for_test(&id).await;
+    let events = service.read(&format!("/v1/runs/{id}/events?limit=200")).await;
+    let messages: Vec<_> =
+        events["items"].as_array().unwrap().iter().map(|event| event["message"].as_str().unwrap()).collect();
+    assert!(messages.contains(&"key:admin approved the training: it is worth it"), "{messages:#?}");
+    assert_eq!(service.simulator.creates().jobs, 4);
     service.end().await;
 }
