@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, examples};
 use super::spec::events;
-use crate::simulator::{CreateCounts, JobStatus, Settings};
+use crate::simulator::{CreateCounts, FaultPlan, JobStatus, Settings};
 
 const JOBS: &str = "/fine_tuning/jobs";
 
@@ -337,4 +339,34 @@ async fn completions_are_the_same_whole_and_streamed() {
         (&json!("length"), &json!(3))
     );
     assert!(content.starts_with(short["choices"][0]["message"]["content"].as_str().unwrap()));
+}
+
+#[tokio::test]
+async fn routes_have_rates_of_their_own_and_are_counted_apart() {
+    let harness = Harness::new();
+    let job = harness.job(&harness.file(&examples(12)).await).await;
+    let plan = r#"{"rates": {"conflict": 1}, "route_rates": {"cancel": {}, "report": {"server_error": 1}}}"#;
+    harness.simulator.set_faults(FaultPlan::parse(plan).unwrap());
+    let status = async |path: &str, posts: bool| {
+        let answer = if posts { harness.post(path, &json!({})).await } else { harness.get(path).await };
+        answer.status.as_u16()
+    };
+    let job = format!("/fine_tuning/jobs/{job}");
+    assert_eq!(status(&job, false).await, 409);
+    for reports in ["events", "checkpoints"] {
+        assert_eq!(status(&format!("{job}/{reports}"), false).await, 500);
+    }
+    assert_eq!(status(&format!("{job}/pause"), true).await, 409);
+    assert_eq!(status(&format!("{job}/cancel"), true).await, 200, "its rates are all 0");
+    let counts = harness.send(Request::get("/simulator/counts").body(Body::empty()).unwrap()).await.ok();
+    for (route, count) in [("cancel", 1), ("pause", 1), ("report", 2)] {
+        assert_eq!(counts["calls"][route], count, "{counts}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_fit_is_answered_with_its_field() {
+    let body = json!({"model": "gpt-4o-2024-08-06", "training_file": "file-1", "metadata": {"a": 7}});
+    let (status, param, _) = Harness::new().post("/fine_tuning/jobs", &body).await.error();
+    assert_eq!((status, param), (400, json!("metadata.a")));
 }
