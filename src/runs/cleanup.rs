@@ -64,8 +64,7 @@ async fn clean(services: &Services, lease: &Lease) -> Result<Done, JobError> {
     let config = pipelines::config_version(&services.db, &run.pipeline, run.config_version).await?;
     let all = trainings::of_run(&services.db, id).await?;
     for training in &all {
-        // While the run is about to adopt a job, it looks for itself.
-        if run.finished_at.is_some() || training.provider_job_id.is_some() {
+        if adopts_no_other(run.finished_at, training) {
             let trainer = services.trainers.get(&training.provider)?;
             cancel_others(services, lease, training, trainer).await?;
         }
@@ -78,6 +77,12 @@ async fn clean(services: &Services, lease: &Lease) -> Result<Done, JobError> {
     lease.reschedule(&mut tx, wait).await?;
     tx.commit().await?;
     Ok(Done::Committed)
+}
+
+/// Whether every job beside the one that the training follows is one too many. While the run is about to adopt a job, it
+/// looks for itself.
+fn adopts_no_other(finished_at: Option<DateTime<Utc>>, training: &Training) -> bool {
+    finished_at.is_some() || training.provider_job_id.is_some()
 }
 
 /// When to look again for jobs that turn up late; `None` where none can, or can be expected any more.
@@ -123,8 +128,20 @@ async fn cancel_others(
         if training.provider_job_id.as_deref() == Some(&job.id) {
             continue;
         }
-        // Written down first: whoever comes next finds a cancelled job, which tells nothing.
-        let mut tx = fenced(services, lease).await?;
+        // Written down first, while nobody can retry the run or adopt the job: who looks for it afterwards leaves it alone.
+        let mut tx = services.db.begin().await?;
+        let finished_at =
+            sqlx::query_scalar!("SELECT finished_at FROM runs WHERE id = $1 FOR UPDATE", training.run_id)
+                .fetch_one(&mut *tx)
+                .await?;
+        lease.fence(&mut tx).await?;
+        let now = trainings::by_id(&mut *tx, training.id).await?;
+        let is_other = |now: &Training| {
+            adopts_no_other(finished_at, now) && now.provider_job_id.as_deref() != Some(&job.id)
+        };
+        if !now.as_ref().is_some_and(is_other) {
+            continue;
+        }
         if trainings::note_duplicate(&mut tx, training.id, &job.id).await? {
             record(
                 &mut tx,

@@ -381,6 +381,13 @@ pub(super) async fn note_look(
     Ok(())
 }
 
+/// The jobs of a training that are cancelled when they turn up, and that it never adopts.
+pub(super) async fn discarded(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!("SELECT job_id FROM training_duplicates WHERE training_id = $1", id)
+        .fetch_all(db)
+        .await
+}
+
 /// Notes a job beside the one that the training follows; whether it was not known before.
 pub(super) async fn note_duplicate(conn: &mut PgConnection, id: Uuid, job: &str) -> sqlx::Result<bool> {
     let noted = sqlx::query!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tuneloop::simulator::JobStatus;
+use tuneloop::simulator::{FaultPlan, JobStatus};
 
 use crate::harness::service::{TestService, config};
 
@@ -172,5 +172,109 @@ async fn a_retry_that_is_forced_asks_no_budget_and_nobody_else_and_says_who_forc
         events["items"].as_array().unwrap().iter().map(|event| event["message"].as_str().unwrap()).collect();
     assert!(messages.contains(&"key:admin approved the training: it is worth it"), "{messages:#?}");
     assert_eq!(service.simulator.creates().jobs, 4);
+    service.end().await;
+}
+
+/// A run that has failed although its job goes on: the create was carried out and not answered, and its job is hidden until
+/// nobody looks for it any more.
+async fn failed_with_a_job(service: &TestService) -> (String, String) {
+    let plan = |more: Value| {
+        let mut plan = json!({"jobs": {"hidden_seconds": 3600.0, "slowness": 1e5}});
+        plan.as_object_mut().unwrap().append(&mut more.as_object().unwrap().clone());
+        FaultPlan::parse(&plan.to_string()).unwrap()
+    };
+    service.pipeline("hook", |_| {}).await;
+    service.posts(12, 0.08).await;
+    let scripts = json!([{"route": "create", "faults": ["dropped_after", "rate_limited"]}]);
+    service.simulator.set_faults(plan(json!({"scripts": scripts})));
+    let id = service.trigger("hook").await;
+    let created = async {
+        while service.simulator.jobs().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), created).await.expect("a job is created");
+    let jobs = json!({"hidden_seconds": 3600.0, "training_available": false});
+    service.simulator.set_faults(plan(json!({"jobs": jobs})));
+    service.wait_until(&id, "failed").await;
+    let left = "SELECT count(*) FROM jobs WHERE state IN ('ready', 'leased')";
+    let settled = async {
+        while sqlx::query_scalar::<_, i64>(left).fetch_one(&service.db).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), settled).await.expect("the clean-up ends");
+    (id, service.simulator.jobs()[0].id.clone())
+}
+
+#[tokio::test]
+async fn a_retry_leaves_a_job_alone_that_the_clean_up_is_about_to_cancel() {
+    let service = TestService::start().await;
+    let (id, job) = failed_with_a_job(&service).await;
+    // The clean-up was killed between noting it and cancelling it.
+    sqlx::query("INSERT INTO training_duplicates (training_id, job_id) SELECT id, $1 FROM trainings")
+        .bind(&job)
+        .execute(&service.db)
+        .await
+        .unwrap();
+    service.simulator.set_faults(FaultPlan::default());
+    service.post(&format!("/v1/runs/{id}/retry"), Value::Null).await.expect(202);
+    let run = service.wait_for_test(&id).await;
+    assert_ne!(run["training"]["job_id"], json!(job), "{run:#}");
+    let cancelled = async {
+        while service.simulator.jobs()[0].status != JobStatus::Cancelled {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), cancelled)
+        .await
+        .expect("the other is cancelled all the same");
+    service.post(&format!("/v1/runs/{id}/cancel"), Value::Null).await.expect(202);
+    service.wait_until(&id, "cancelled").await;
+    service.end().await;
+}
+
+#[tokio::test]
+async fn the_clean_up_leaves_a_job_alone_that_a_retry_has_adopted_since_it_looked() {
+    let service = TestService::start().await;
+    let (id, job) = failed_with_a_job(&service).await;
+    // The run is held while the clean-up finds the job, and adopts it before it lets go.
+    let mut tx = service.db.begin().await.unwrap();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid() FROM runs WHERE id = $1::uuid FOR UPDATE")
+        .bind(&id)
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+    service.simulator.set_faults(FaultPlan::default());
+    let mut waking = service.db.begin().await.unwrap();
+    tuneloop::jobs::wake(&mut waking, "training_cleanup", &id).await.unwrap();
+    waking.commit().await.unwrap();
+    service.until_blocked_by(pid).await;
+    sqlx::query(
+        "UPDATE trainings SET provider_job_id = $1, provider_status = 'running', create_sent_at = NULL",
+    )
+    .bind(&job)
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    sqlx::query(
+        "UPDATE runs SET status = 'running', place = 'building', finished_at = NULL, version = version + 1",
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    tuneloop::jobs::wake(&mut tx, tuneloop::runs::JOB_KIND, &id).await.unwrap();
+    tx.commit().await.unwrap();
+    service.wait_for(&id, "followed", |run| run["training"]["status"] == "validating_files").await;
+    let done = "SELECT count(*) FROM jobs WHERE kind = 'training_cleanup' AND state IN ('ready', 'leased')";
+    let looked = async {
+        while sqlx::query_scalar::<_, i64>(done).fetch_one(&service.db).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), looked).await.expect("the clean-up ends");
+    assert_eq!(service.simulator.jobs()[0].status, JobStatus::ValidatingFiles, "it goes on");
+    service.post(&format!("/v1/runs/{id}/cancel"), Value::Null).await.expect(202);
+    service.wait_until(&id, "cancelled").await;
     service.end().await;
 }

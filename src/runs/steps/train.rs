@@ -28,10 +28,13 @@ async fn start(
     trainer: &AnyTrainer,
 ) -> Result<Transition, JobError> {
     // Also where the last create was refused: an earlier one may have come through.
-    if training.creates > 0
-        && let Some(job) = usable(trainer.find_jobs(training.id).await?)
-    {
-        return adopt(context, training, &job, "found the job that was created before").await;
+    if training.creates > 0 {
+        let found = trainer.find_jobs(training.id).await?;
+        let discarded = trainings::discarded(&context.services.db, training.id).await?;
+        if let Some(job) = usable(found, &discarded) {
+            halt::point("train", "found");
+            return adopt(context, training, &job, "found the job that was created before").await;
+        }
     }
     if let Some(instead) = once::hold_back(context, training, Call::Create).await? {
         return Ok(instead);
@@ -48,9 +51,9 @@ async fn start(
     }
 }
 
-/// The oldest job that was not cancelled: a cancelled one makes no model, whoever cancelled it.
-fn usable(found: Vec<ProviderJob>) -> Option<ProviderJob> {
-    found.into_iter().find(|job| job.status != JobStatus::Cancelled)
+/// The oldest job that was not cancelled, nor is about to be: a cancelled one makes no model, whoever cancelled it.
+fn usable(found: Vec<ProviderJob>, discarded: &[String]) -> Option<ProviderJob> {
+    found.into_iter().find(|job| job.status != JobStatus::Cancelled && !discarded.contains(&job.id))
 }
 
 fn request(context: &StepContext<'_>, training: &Training) -> Result<TrainingRequest, JobError> {
@@ -79,6 +82,10 @@ async fn adopt(
     how: &str,
 ) -> Result<Transition, JobError> {
     let mut tx = context.begin().await?;
+    // The clean-up of a run that had failed discards a job while it holds the run: since the look, it may have.
+    if trainings::discarded(&mut *tx, training.id).await?.contains(&job.id) {
+        return Err(JobError::Superseded);
+    }
     trainings::set_job(&mut tx, training.id, job).await?;
     if training.creates > 0 {
         // An earlier create may still turn out to have been carried out.
