@@ -74,6 +74,8 @@ pub struct Training {
     pub paused_seconds: f64,
     /// Since when its files are being deleted at the provider.
     pub files_deleted_at: Option<DateTime<Utc>>,
+    /// Whether it went on without reports of the provider, which are still to be read.
+    pub reports_owed: bool,
     /// When it was written down.
     pub created_at: DateTime<Utc>,
     /// When its job was seen to have ended.
@@ -224,7 +226,7 @@ async fn select(db: impl PgExecutor<'_>, filter: Filter) -> sqlx::Result<Vec<Tra
                 final_loss, validation_loss, duplicates, trial,
                 hyperparameters AS "hyperparameters: Json<Hyperparameters>", expected_tokens,
                 expected_cost::double precision AS expected_cost, cost::double precision AS cost, currency,
-                unchanged_looks, paused_since, paused_seconds, files_deleted_at, created_at, finished_at
+                unchanged_looks, paused_since, paused_seconds, files_deleted_at, reports_owed, created_at, finished_at
            FROM trainings
           WHERE ($1::uuid IS NULL OR id = $1) AND ($2::uuid IS NULL OR run_id = $2)
             AND ($3::text IS NULL OR provider_job_id = $3)
@@ -248,9 +250,51 @@ pub async fn of_run(db: impl PgExecutor<'_>, run: Uuid) -> sqlx::Result<Vec<Trai
 }
 
 /// The training whose job has this id at its provider.
-pub async fn by_job(db: impl PgExecutor<'_>, provider: &str, job: &str) -> sqlx::Result<Option<Training>> {
+async fn by_job(db: impl PgExecutor<'_>, provider: &str, job: &str) -> sqlx::Result<Option<Training>> {
     let found = select(db, Filter { job: Some(job.to_owned()), ..Filter::default() }).await?;
     Ok(found.into_iter().find(|training| training.provider == provider))
+}
+
+/// Holds, until the transaction ends, whoever else is about to store this job's id or to keep a notice about it.
+async fn hold_job(conn: &mut PgConnection, job: &str) -> sqlx::Result<()> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", job).execute(conn).await?;
+    Ok(())
+}
+
+/// The run of a job that a notice is about. Where nobody has stored the job's id yet, the notice is kept for
+/// who does; it may also be about a job of somebody else.
+pub async fn run_or_keep_notice(
+    conn: &mut PgConnection,
+    provider: &str,
+    job: &str,
+) -> sqlx::Result<Option<Uuid>> {
+    hold_job(conn, job).await?;
+    if let Some(training) = by_job(&mut *conn, provider, job).await? {
+        return Ok(Some(training.run_id));
+    }
+    // A create is answered, or its job found, long before.
+    sqlx::query!("DELETE FROM early_notices WHERE received_at < now() - interval '6 hours'")
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query!(
+        "INSERT INTO early_notices (provider, job_id) VALUES ($1, $2)
+         ON CONFLICT (provider, job_id) DO UPDATE SET received_at = now()",
+        provider,
+        job,
+    )
+    .execute(conn)
+    .await?;
+    Ok(None)
+}
+
+/// Takes the notice about a job that came before its id was stored, in the transaction that stores it; whether
+/// there was one.
+pub(super) async fn take_notice(conn: &mut PgConnection, provider: &str, job: &str) -> sqlx::Result<bool> {
+    hold_job(conn, job).await?;
+    let taken = sqlx::query!("DELETE FROM early_notices WHERE provider = $1 AND job_id = $2", provider, job)
+        .execute(conn)
+        .await?;
+    Ok(taken.rows_affected() > 0)
 }
 
 /// Notes that a call is about to be sent.
@@ -352,6 +396,26 @@ pub(super) async fn set_job(conn: &mut PgConnection, id: Uuid, job: &ProviderJob
         job.fine_tuned_model,
         job.trained_tokens,
         job.status.is_terminal(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes whether reports about a training are still to be read.
+pub(super) async fn owe_reports(conn: &mut PgConnection, id: Uuid, owed: bool) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE trainings SET reports_owed = $2 WHERE id = $1", id, owed).execute(conn).await?;
+    Ok(())
+}
+
+/// Gives the version that a training made the losses that became known after it was registered.
+pub(super) async fn tell_version(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE model_versions v
+            SET metrics = v.metrics || jsonb_strip_nulls(jsonb_build_object(
+                    'final_loss', t.final_loss, 'validation_loss', t.validation_loss))
+           FROM trainings t WHERE t.id = $1 AND v.training_id = t.id",
+        id,
     )
     .execute(conn)
     .await?;

@@ -1,5 +1,7 @@
 //! Train: one job at the provider, created once and followed to its end.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::super::cleanup;
@@ -91,7 +93,8 @@ async fn adopt(
         // An earlier create may still turn out to have been carried out.
         cleanup::enqueue(&mut tx, context.run).await?;
     }
-    let wait = seconds(context.config.training.poll_seconds);
+    let known = trainings::take_notice(&mut tx, &training.provider, &job.id).await?;
+    let wait = if known { Duration::ZERO } else { seconds(context.config.training.poll_seconds) };
     Ok(Transition::wait(tx, wait, "training", format!("{how}: {} is {}", job.id, job.status))
         .with(json!({"job_id": job.id, "status": job.status.as_str()})))
 }
