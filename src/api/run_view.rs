@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::training_view::TrainingView;
 use crate::dataset::{CleaningCounts, Counts, Parts};
+use crate::evaluation::{self, Usage};
 use crate::experiments;
 use crate::experiments::decision::Decision;
 use crate::models;
@@ -124,6 +125,10 @@ struct CostView {
     actual: Option<f64>,
     /// Tokens that are billed, as far as told.
     trained_tokens: i64,
+    /// What its evaluation asked of models and judges, which is neither expected nor in `actual`.
+    #[schema(max_items = 100)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    evaluation: Vec<Usage>,
 }
 
 async fn cost(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Option<CostView>> {
@@ -133,10 +138,11 @@ async fn cost(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Option<CostVie
              FROM trainings WHERE run_id = $1"#,
         run.id,
     )
-    .fetch_one(conn)
+    .fetch_one(&mut *conn)
     .await?;
     let (expected, actual) = (report.cost.clone(), billed.actual);
-    Ok(Some(CostView { expected, actual, trained_tokens: billed.tokens }))
+    let evaluation = evaluation::usage(conn, run.id).await?;
+    Ok(Some(CostView { expected, actual, trained_tokens: billed.tokens, evaluation }))
 }
 
 /// The run with everything that belongs to it.

@@ -145,6 +145,12 @@ impl Simulator {
         self.open().0.creates
     }
 
+    /// How many calls of a kind came, whatever became of them.
+    #[must_use]
+    pub fn calls(&self, route: Route) -> u64 {
+        self.open().0.dealer.calls(route)
+    }
+
     /// How many files were taken; deleted ones count as well.
     #[must_use]
     pub fn uploaded(&self) -> u64 {

@@ -47,6 +47,10 @@ impl Dealer {
         self.plan = plan;
     }
 
+    pub(in crate::simulator) fn calls(&self, route: Route) -> u64 {
+        self.calls.get(&route).copied().unwrap_or_default()
+    }
+
     fn next(&mut self, route: Route) -> Fault {
         *self.calls.entry(route).or_default() += 1;
         let scripted =
