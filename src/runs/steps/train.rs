@@ -42,6 +42,9 @@ async fn start(
         return Ok(instead);
     }
     let request = request(context, training)?;
+    if let Some(instead) = unprocessed(context, training, trainer, &request).await? {
+        return Ok(instead);
+    }
     once::announce(context, training, Call::Create).await?;
     halt::point("train", "creating");
     context.lease.check_deadline()?;
@@ -51,6 +54,32 @@ async fn start(
         Ok(job) => adopt(context, training, &job, "the provider accepted the job").await,
         Err(error) => Err(once::failed(context, training, Call::Create, error).await?),
     }
+}
+
+/// What to do while the provider looks through a file: `None` where all can be trained on.
+async fn unprocessed(
+    context: &StepContext<'_>,
+    training: &Training,
+    trainer: &AnyTrainer,
+    request: &TrainingRequest,
+) -> Result<Option<Transition>, JobError> {
+    for file in [Some(&request.training_file), request.validation_file.as_ref()].into_iter().flatten() {
+        if trainer.is_ready(file).await? {
+            continue;
+        }
+        let limit = seconds(context.config.training.time_limit_seconds);
+        if (context.now - training.created_at).to_std().unwrap_or_default() > limit {
+            let message = format!(
+                "the provider did not process the file {file} within {} s; look at it there, then retry the run",
+                limit.as_secs()
+            );
+            return Err(JobError::Fatal { code: "file_not_processed".into(), message });
+        }
+        let wait = seconds(context.config.training.poll_seconds);
+        let reason = format!("the provider is processing the file {file}");
+        return Ok(Some(Transition::wait(context.begin().await?, wait, "file_processing", reason)));
+    }
+    Ok(None)
 }
 
 /// The oldest job that was not cancelled, nor is about to be: a cancelled one makes no model, whoever cancelled it.
