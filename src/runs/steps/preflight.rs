@@ -13,7 +13,7 @@ use super::{broken, seconds, until};
 use crate::dataset::Manifest;
 use crate::halt;
 use crate::jobs::JobError;
-use crate::preflight::{self, ExpectedCost, ExpectedTraining, Gate, Plan, PreflightReport, Spending};
+use crate::preflight::{self, ExpectedCost, ExpectedTraining, Gate, PreflightReport, Spending};
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let collected = context.run.collected.as_ref().ok_or_else(|| broken("its dataset"))?;
@@ -81,14 +81,8 @@ async fn due(
 async fn examine(context: &StepContext<'_>, collected: &Manifest) -> Result<PreflightReport, JobError> {
     let services = context.services;
     let training = &context.config.training;
-    let trials = training.trials();
-    let plan = Plan {
-        provider: &training.provider,
-        base_model: &training.base_model,
-        method: training.method,
-        trials: &trials,
-    };
-    let examining = preflight::examine(&services.datasets, collected, plan, &services.prices, context.now);
+    let examining =
+        preflight::examine(&services.datasets, collected, training.into(), &services.prices, context.now);
     Ok(context.lease.keep(&services.db, examining).await??)
 }
 
