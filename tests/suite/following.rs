@@ -261,3 +261,22 @@ async fn a_run_goes_on_without_reports_that_cannot_be_read_and_they_are_read_lat
     assert!(!service.read(&format!("{training}/checkpoints")).await["items"].as_array().unwrap().is_empty());
     service.end().await;
 }
+
+#[tokio::test]
+async fn the_simulators_own_notices_wake_the_run() {
+    let service = TestService::start().await;
+    service
+        .pipeline("hook", |config| {
+            config["training"]["poll_seconds"] = json!(3600.0);
+            config["training"]["maximum_poll_seconds"] = json!(3600.0);
+        })
+        .await;
+    service.posts(12, 0.08).await;
+    let (simulator, secret) = (service.simulator.clone(), WebhookSecret::new(WEBHOOK_SECRET).unwrap());
+    let target = service.url("/v1/webhooks/openai").parse().unwrap();
+    let sending = tokio::spawn(async move { simulator.send_notices(target, secret).await });
+    let id = service.trigger("hook").await;
+    service.wait_for_test(&id).await;
+    sending.abort();
+    service.end().await;
+}

@@ -370,3 +370,35 @@ async fn a_body_that_does_not_fit_is_answered_with_its_field() {
     let (status, param, _) = Harness::new().post("/fine_tuning/jobs", &body).await.error();
     assert_eq!((status, param), (400, json!("metadata.a")));
 }
+
+#[tokio::test]
+async fn azure_has_its_paths_and_header_and_answers_under_deployments_alone() {
+    let harness = Harness::with(Settings { api_key: Some("secret".into()), ..Settings::default() });
+    let send = async |method: &str, path: &str, header: (&str, &str), body: Value| {
+        let request = Request::builder().method(method).uri(path).header(header.0, header.1);
+        harness.send(request.body(Body::from(body.to_string())).unwrap()).await
+    };
+    let ours = ("api-key", "secret");
+    let models = "/openai/v1/models";
+    assert_eq!(send("GET", models, ours, Value::Null).await.status, 200);
+    for wrong in [("authorization", "Bearer secret"), ("api-key", "other")] {
+        assert_eq!(send("GET", models, wrong, Value::Null).await.status, 401, "{wrong:?}");
+    }
+    assert_eq!(send("GET", "/v1/models", ours, Value::Null).await.status, 401, "OpenAI has another header");
+
+    let ask = json!({"model": "mine", "messages": [{"role": "user", "content": "Hello"}]});
+    let chat = "/openai/v1/chat/completions";
+    let (status, _, code) = send("POST", chat, ours, ask.clone()).await.error();
+    assert_eq!((status, code), (404, json!("DeploymentNotFound")));
+    let deployment = "/simulator/deployments/mine";
+    assert_eq!(send("PUT", deployment, ours, json!({"model": "gpt-17"})).await.status, 404);
+    send("PUT", deployment, ours, json!({"model": "gpt-4o"})).await.ok();
+    assert_eq!(send("POST", chat, ours, ask).await.ok()["model"], "gpt-4o");
+
+    let create = |prefix: &str| format!("{prefix}/fine_tuning/jobs");
+    let body = json!({"model": "gpt-4o-2024-08-06", "training_file": "file-1", "trainingType": "standard"});
+    let (_, param, _) = send("POST", &create("/openai/v1"), ours, body.clone()).await.error();
+    assert_eq!(param, json!("training_file"), "the rest is as it should be");
+    let (_, param, _) = send("POST", &create("/v1"), ("authorization", "Bearer secret"), body).await.error();
+    assert_eq!(param, json!("trainingType"));
+}
