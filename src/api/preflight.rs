@@ -80,7 +80,7 @@ async fn make(
 }
 
 /// What takes longer or is larger is no less a run's: its step `preflight` has neither limit.
-fn too_large(why: String) -> Problem {
+fn too_large(why: &str) -> Problem {
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "preflight-too-large",
@@ -93,11 +93,11 @@ fn small_enough(bytes: u64) -> Result<(), Problem> {
     if bytes <= LARGEST {
         return Ok(());
     }
-    Err(too_large(format!("the dataset has {bytes} bytes, and a report by request takes up to {LARGEST}")))
+    Err(too_large(&format!("the dataset has {bytes} bytes, and a report by request takes up to {LARGEST}")))
 }
 
 async fn in_time<T>(limit: Duration, report: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-    let late = || too_large(format!("making it takes longer than {} s", limit.as_secs()));
+    let late = || too_large(&format!("making it takes longer than {} s", limit.as_secs()));
     tokio::time::timeout(limit, report).await.unwrap_or_else(|_| Err(late()))
 }
 

@@ -21,12 +21,12 @@ struct Table {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ModelPrice {
-    #[serde(default)]
-    training_per_million_tokens: Option<f64>,
-    #[serde(default)]
-    input_per_million_tokens: Option<f64>,
-    #[serde(default)]
-    output_per_million_tokens: Option<f64>,
+    #[serde(default, rename = "training_per_million_tokens")]
+    training: Option<f64>,
+    #[serde(default, rename = "input_per_million_tokens")]
+    input: Option<f64>,
+    #[serde(default, rename = "output_per_million_tokens")]
+    output: Option<f64>,
 }
 
 /// What a model's answers cost.
@@ -82,7 +82,7 @@ impl PriceTable {
         let table = self.0.as_deref()?;
         let base = model.strip_prefix("ft:").and_then(|rest| rest.split(':').next());
         let price = table.models.get(model).or_else(|| table.models.get(base?))?;
-        Some((price.training_per_million_tokens?, &table.currency))
+        Some((price.training?, &table.currency))
     }
 
     /// What answers of a model cost. That of a tuned model has a price of its own or that of `ft:` and its `base`: providers
@@ -94,8 +94,8 @@ impl PriceTable {
         let tuned = || table.models.get(&format!("ft:{}", base.or(own)?));
         let price = table.models.get(model).or_else(tuned)?;
         Some(InferencePrice {
-            input_per_million: price.input_per_million_tokens?,
-            output_per_million: price.output_per_million_tokens?,
+            input_per_million: price.input?,
+            output_per_million: price.output?,
             currency: &table.currency,
         })
     }
@@ -104,9 +104,9 @@ impl PriceTable {
 impl ModelPrice {
     fn check(&self) -> Result<(), String> {
         let fields = [
-            ("training_per_million_tokens", self.training_per_million_tokens),
-            ("input_per_million_tokens", self.input_per_million_tokens),
-            ("output_per_million_tokens", self.output_per_million_tokens),
+            ("training_per_million_tokens", self.training),
+            ("input_per_million_tokens", self.input),
+            ("output_per_million_tokens", self.output),
         ];
         let bad = |price: Option<f64>| price.is_some_and(|price| !(price.is_finite() && price >= 0.0));
         if let Some((field, _)) = fields.into_iter().find(|(_, price)| bad(*price)) {

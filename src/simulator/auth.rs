@@ -26,12 +26,11 @@ fn check(simulator: &Simulator, request: &Request) -> Result<(), ApiError> {
     let Some(expected) = &simulator.settings().api_key else { return Ok(()) };
     let sent = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
     let is_azure = request.uri().path().starts_with(azure::PREFIX);
-    let (given, how) = match is_azure {
-        true => (sent(HeaderName::from_static("api-key")), "'api-key: KEY'"),
-        false => {
-            let bearer = sent(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-            (bearer, "'Authorization: Bearer KEY'")
-        }
+    let (given, how) = if is_azure {
+        (sent(HeaderName::from_static("api-key")), "'api-key: KEY'")
+    } else {
+        let bearer = sent(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        (bearer, "'Authorization: Bearer KEY'")
     };
     match given {
         Some(key) if key == expected => Ok(()),

@@ -200,7 +200,9 @@ impl Trainer for OpenAiTrainer {
         .await?;
         let found: std::result::Result<Vec<_>, _> = found.into_iter().collect();
         let mut found = found.map_err(|why| Operation::ListJobs.malformed(why))?;
-        found.iter_mut().for_each(|job| self.redact(job));
+        for job in &mut found {
+            self.redact(job);
+        }
         found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         found.dedup_by(|a, b| a.id == b.id);
         Ok(found)
