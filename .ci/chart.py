@@ -3,6 +3,7 @@
 Usage: chart.py CHART OUTPUT. Writes OUTPUT/KUBERNETES-VERSION/VALUES.yaml for each set of values in CHART/ci.
 """
 
+import json
 import pathlib
 import re
 import subprocess
@@ -36,6 +37,14 @@ REFUSED = [
     ({"datasets": {"url": "datasets"}}, "url"),
     ({"datasets": {"persistence": {"size": "8 GB"}}}, "size"),
     ({"service": {"type": "ExternalName"}}, "type"),
+    ({"azure": {"endpoint": "https://example.openai.azure.com"}}, "azure.existingSecret"),
+    ({"azure": {"existingSecret": "azure"}}, "azure.endpoint"),
+    ({"azure": {"endpoint": "example.openai.azure.com", "existingSecret": "azure"}}, "endpoint"),
+    ({"webhook": {"secret": "whsec_MDEy"}}, "secret"),
+    ({"prices": {"models": {}}}, "currency"),
+    ({"prices": {"currency": "dollars", "models": {}}}, "currency"),
+    ({"prices": {"currency": "USD", "models": {"a": {"training": 1}}}}, "training"),
+    ({"prices": {"currency": "USD", "models": {"a": {"input_per_million_tokens": 1}}}}, "output_per_million_tokens"),
 ]
 
 
@@ -95,11 +104,24 @@ def check_pods(values_file, by_kind):
     assert environment["DATABASE_URL"] is None, f"{values_file}: the database's URL is not in the Secret"
     assert environment["OPENAI_API_KEY"] is None, f"{values_file}: the provider's key is not in the Secret"
     assert re.fullmatch(r"\d+", environment["FINE_TUNING_MIN_EXAMPLES"]), f"{values_file}: not a whole number"
+    for variable in ("OPENAI_WEBHOOK_SECRET", "AZURE_OPENAI_API_KEY"):
+        assert environment.get(variable) is None, f"{values_file}: {variable} is not from a Secret"
+    check_prices(values_file, by_kind, serve, environment.get("TUNELOOP_PRICES"))
     drain = serve.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     grace = int(environment["TUNELOOP_SHUTDOWN_GRACE_SECONDS"])
     assert pod["terminationGracePeriodSeconds"] > drain + grace, f"{values_file}: killed before it may end"
     mounts, volumes = ({each["name"] for each in some} for some in (serve["volumeMounts"], pod["volumes"]))
     assert mounts == volumes, f"{values_file}: mounts {mounts} are not the volumes {volumes}"
+
+
+def check_prices(values_file, by_kind, serve, place):
+    """The variable names the file that the ConfigMap's table is mounted as."""
+    prices = yaml.safe_load(values_file.read_text()).get("prices")
+    assert bool(prices) == (place is not None) == ("ConfigMap" in by_kind), f"{values_file}: prices are half there"
+    if prices:
+        mount = next(each for each in serve["volumeMounts"] if each["name"] == "prices")
+        file = place.removeprefix(mount["mountPath"] + "/")
+        assert json.loads(by_kind["ConfigMap"]["data"][file]) == prices, f"{values_file}: other prices"
 
 
 def check_refusals(chart):

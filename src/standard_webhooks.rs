@@ -14,7 +14,7 @@ use thiserror::Error;
 const TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
 /// A shared secret. Its debug output does not show it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WebhookSecret(Vec<u8>);
 
 impl fmt::Debug for WebhookSecret {

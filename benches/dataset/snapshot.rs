@@ -117,7 +117,7 @@ pub(crate) async fn child(variant: &str, url: &str, directory: &Path) -> Result<
         provider: "openai",
         base_model: "gpt-4o-2024-08-06",
         method: Method::Supervised,
-        trials: &[Hyperparameters::default()],
+        trials: vec![Hyperparameters::default()],
     };
     let manifest = &snapshot.manifest;
     let now = Clock::system().now();

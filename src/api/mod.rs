@@ -37,6 +37,7 @@ mod run_view;
 mod runs;
 mod trace;
 mod traffic;
+mod training_view;
 mod trainings;
 mod webhooks;
 

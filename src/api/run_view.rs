@@ -7,7 +7,9 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::training_view::TrainingView;
 use crate::dataset::{CleaningCounts, Counts, Parts};
+use crate::evaluation::{self, Usage};
 use crate::experiments;
 use crate::experiments::decision::Decision;
 use crate::models;
@@ -112,39 +114,6 @@ struct DatasetView {
     warnings: Vec<String>,
 }
 
-/// A paid job at a provider.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = RunTraining)]
-struct TrainingView {
-    /// Names the job in its metadata at the provider.
-    id: Uuid,
-    /// The trainer.
-    #[schema(example = "openai")]
-    provider: String,
-    /// The model that is trained.
-    base_model: String,
-    /// The provider's id of the file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file_id: Option<String>,
-    /// The provider's id of the job.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    job_id: Option<String>,
-    /// The job's status in the provider's words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<String>,
-    /// The model it made.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model_id: Option<String>,
-    /// Tokens that are billed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trained_tokens: Option<i64>,
-    /// Training loss at the last step.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    final_loss: Option<f64>,
-    /// Late duplicates of the job that were cancelled.
-    duplicates: i32,
-}
-
 /// What a run costs: all its trainings together. The whole preflight report is at `/v1/runs/{id}/preflight`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RunCost)]
@@ -156,6 +125,10 @@ struct CostView {
     actual: Option<f64>,
     /// Tokens that are billed, as far as told.
     trained_tokens: i64,
+    /// What its evaluation asked of models and judges, which is neither expected nor in `actual`.
+    #[schema(max_items = 100)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    evaluation: Vec<Usage>,
 }
 
 async fn cost(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Option<CostView>> {
@@ -165,10 +138,11 @@ async fn cost(conn: &mut PgConnection, run: &Run) -> sqlx::Result<Option<CostVie
              FROM trainings WHERE run_id = $1"#,
         run.id,
     )
-    .fetch_one(conn)
+    .fetch_one(&mut *conn)
     .await?;
     let (expected, actual) = (report.cost.clone(), billed.actual);
-    Ok(Some(CostView { expected, actual, trained_tokens: billed.tokens }))
+    let evaluation = evaluation::usage(conn, run.id).await?;
+    Ok(Some(CostView { expected, actual, trained_tokens: billed.tokens, evaluation }))
 }
 
 /// The run with everything that belongs to it.
@@ -217,18 +191,7 @@ pub(super) async fn view(conn: &mut PgConnection, run: Run) -> sqlx::Result<RunV
             })
             .collect(),
         dataset,
-        training: training.map(|training| TrainingView {
-            id: training.id,
-            provider: training.provider,
-            base_model: training.base_model,
-            file_id: training.provider_file_id,
-            job_id: training.provider_job_id,
-            status: training.provider_status,
-            model_id: training.fine_tuned_model,
-            trained_tokens: training.trained_tokens,
-            final_loss: training.final_loss,
-            duplicates: training.duplicates,
-        }),
+        training: training.map(TrainingView::from),
         cost,
         version: version.map(|version| version.version.to_string()),
         experiment_id: run.experiment_id,

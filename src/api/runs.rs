@@ -129,10 +129,22 @@ struct Why {
     reason: Option<String>,
 }
 
+/// How a run is retried, and why.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct HowToRetry {
+    /// For the run's history and the audit trail.
+    #[schema(max_length = 1000, example = "the provider was down")]
+    reason: Option<String>,
+    /// Whether what is trained again is paid for whatever the budget says, without another approval.
+    #[serde(default)]
+    force: bool,
+}
+
 /// What is asked of a run.
 enum Ask {
     Request(Request),
-    Retry,
+    Retry { force: bool },
 }
 
 async fn ask(
@@ -140,20 +152,21 @@ async fn ask(
     principal: &Principal,
     if_match: &IfMatch,
     id: Uuid,
-    request: Idempotent<Option<Why>>,
+    key: &RequestKey,
+    reason: Option<String>,
     ask: Ask,
 ) -> Result<Reply, Problem> {
-    let mut tx = match idempotency::begin(&state.db, principal, &request.key).await? {
+    let mut tx = match idempotency::begin(&state.db, principal, key).await? {
         Begin::Replay(reply) => return Ok(reply),
         Begin::Fresh(tx) => tx,
     };
-    let reason = super::valid_reason(request.body.unwrap_or_default().reason)?;
+    let reason = super::valid_reason(reason)?;
     let run = runs::lock(&mut tx, id).await?;
     if_match.check(run.version)?;
     let by = principal.by();
     let run = match ask {
         Ask::Request(wanted) => runs::request(&mut tx, run, wanted, reason.as_deref(), &by).await?,
-        Ask::Retry => runs::retry(&mut tx, &state.clock, run, reason.as_deref(), &by).await?,
+        Ask::Retry { force } => runs::retry(&mut tx, run, force, reason.as_deref(), &by).await?,
     };
     let version = run.version;
     let view = view(&mut tx, run).await?;
@@ -181,7 +194,9 @@ async fn cancel_run(
     Path(id): Path<Uuid>,
     request: Idempotent<Option<Why>>,
 ) -> Result<Reply, Problem> {
-    ask(&state, &principal, &if_match, id, request, Ask::Request(Request::Cancel)).await
+    let why = request.body.unwrap_or_default();
+    let wanted = Ask::Request(Request::Cancel);
+    ask(&state, &principal, &if_match, id, &request.key, why.reason, wanted).await
 }
 
 /// Let a run go on that waits for a person
@@ -204,7 +219,9 @@ async fn approve_run(
     Path(id): Path<Uuid>,
     request: Idempotent<Option<Why>>,
 ) -> Result<Reply, Problem> {
-    ask(&state, &principal, &if_match, id, request, Ask::Request(Request::Approve)).await
+    let why = request.body.unwrap_or_default();
+    let wanted = Ask::Request(Request::Approve);
+    ask(&state, &principal, &if_match, id, &request.key, why.reason, wanted).await
 }
 
 /// Turn down a run that waits for a person
@@ -227,15 +244,18 @@ async fn reject_run(
     Path(id): Path<Uuid>,
     request: Idempotent<Option<Why>>,
 ) -> Result<Reply, Problem> {
-    ask(&state, &principal, &if_match, id, request, Ask::Request(Request::Reject)).await
+    let why = request.body.unwrap_or_default();
+    let wanted = Ask::Request(Request::Reject);
+    ask(&state, &principal, &if_match, id, &request.key, why.reason, wanted).await
 }
 
 /// Start a failed run again where it failed
 ///
-/// Where the provider's job ended without a model, a new training is paid for, whatever the budget: it is the operator's decision.
+/// Where the provider's job ended without a model, the run goes back to preflight and trains again, all of a search of which
+/// nothing came: at today's prices, and within the budget unless it is forced.
 #[utoipa::path(
     post, path = "/v1/runs/{id}/retry", tag = "runs",
-    params(("id" = Uuid, Path), RequestKey, IfMatch), request_body = Option<Why>,
+    params(("id" = Uuid, Path), RequestKey, IfMatch), request_body = Option<HowToRetry>,
     responses(
         (status = 202, description = "It goes on; follow it at `Location`.", body = RunView),
         (status = 404, response = NotFound),
@@ -248,7 +268,9 @@ async fn retry_run(
     principal: Principal,
     if_match: IfMatch,
     Path(id): Path<Uuid>,
-    request: Idempotent<Option<Why>>,
+    request: Idempotent<Option<HowToRetry>>,
 ) -> Result<Reply, Problem> {
-    ask(&state, &principal, &if_match, id, request, Ask::Retry).await
+    let how = request.body.unwrap_or_default();
+    let ask_for = Ask::Retry { force: how.force };
+    ask(&state, &principal, &if_match, id, &request.key, how.reason, ask_for).await
 }

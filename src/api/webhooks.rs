@@ -38,7 +38,8 @@ struct EventData {
 /// Take a notice of OpenAI
 ///
 /// Signed after Standard Webhooks with the secret in `OPENAI_WEBHOOK_SECRET`, not more than five minutes old. A notice about a training of
-/// ours wakes its run, which then asks the provider; others are accepted and ignored, and so is one that came before.
+/// ours wakes its run, which then asks the provider. One about a job that is not known is kept for six hours, because its id may not be
+/// stored yet. Others are accepted and ignored, and so is one that came before.
 #[utoipa::path(
     post, path = "/v1/webhooks/openai", tag = "operations",
     request_body(content = serde_json::Value, content_type = "application/json"),
@@ -97,10 +98,12 @@ async fn take(state: &ApiState, notice: Notice<'_>) -> Result<&'static str, Prob
         return Ok("replayed");
     }
     let job = event.data.id.replace('\0', "");
-    let training = runs::training_by_job(&mut *tx, PROVIDER, &job).await?;
-    let Some(training) = training else { return Ok("ignored") };
-    jobs::wake(&mut tx, JOB_KIND, &training.run_id.to_string()).await?;
+    let Some(run) = runs::run_or_keep_notice(&mut tx, PROVIDER, &job).await? else {
+        tx.commit().await?;
+        return Ok("kept");
+    };
+    jobs::wake(&mut tx, JOB_KIND, &run.to_string()).await?;
     tx.commit().await?;
-    tracing::info!(job, run = %training.run_id, event = event.r#type, "the provider gave notice");
+    tracing::info!(job, %run, event = event.r#type, "the provider gave notice");
     Ok("accepted")
 }

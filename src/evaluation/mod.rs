@@ -12,7 +12,9 @@ mod store;
 
 pub use judge::{Judgement, judgement, question_for_judge};
 pub use question::{Question, QuestionError};
-pub use result::{Evaluation, JudgeComparison, LossComparison, SmokeFault, SmokeTest};
+pub use result::{Compared, Evaluation, JudgeComparison, LossComparison, SmokeFault, SmokeTest};
 pub use sample::sample;
 pub use smoke::{Fault, fault};
-pub use store::{Answer, answers, found, keep_answer, keep_evaluation, keep_judgement};
+pub use store::{
+    Answer, Usage, answers, count_call, found, keep_answer, keep_evaluation, keep_judgement, usage,
+};

@@ -47,9 +47,30 @@ pub struct LossComparison {
     /// The live model's; absent where it was not trained here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<f64>,
+    /// Whether there was anything to compare.
+    #[serde(default)]
+    pub outcome: Compared,
+}
+
+/// Whether a comparison was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compared {
+    /// Both figures were there.
+    #[default]
+    Compared,
+    /// A figure was missing: nothing is known.
+    NoData,
 }
 
 impl LossComparison {
+    /// Puts the losses beside each other, as far as there are any.
+    #[must_use]
+    pub fn of(candidate: Option<f64>, live: Option<f64>) -> Self {
+        let outcome = if candidate.and(live).is_some() { Compared::Compared } else { Compared::NoData };
+        Self { candidate, live, outcome }
+    }
+
     /// How much the new model's loss is above the live one's.
     #[must_use]
     pub fn increase(&self) -> Option<f64> {
@@ -104,7 +125,12 @@ mod tests {
 
     #[test]
     fn a_loss_without_its_counterpart_is_not_compared() {
-        let loss = |candidate, live| LossComparison { candidate, live }.increase();
+        let loss = |candidate, live| LossComparison::of(candidate, live).increase();
+        let outcome = |candidate, live| LossComparison::of(candidate, live).outcome;
+        assert_eq!(outcome(Some(1.5), Some(1.0)), Compared::Compared);
+        for (candidate, live) in [(None, Some(1.0)), (Some(1.0), None), (None, None)] {
+            assert_eq!(outcome(candidate, live), Compared::NoData);
+        }
         assert_eq!(loss(Some(1.5), Some(1.0)), Some(0.5));
         assert_eq!((loss(None, Some(1.0)), loss(Some(1.0), None)), (None, None));
     }

@@ -90,6 +90,71 @@ pub async fn keep_answer(
     Ok(())
 }
 
+/// Counts a call that a model answered, whether or not the answer was of use. `price` is per million tokens read and
+/// written, with its currency.
+pub async fn count_call(
+    conn: &mut PgConnection,
+    run: Uuid,
+    model: &str,
+    said: &Completion,
+    price: Option<(f64, f64, &str)>,
+) -> sqlx::Result<()> {
+    let tokens = |count: Option<u64>| count.and_then(|count| i64::try_from(count).ok());
+    let (prompt, completion) = (tokens(said.prompt_tokens), tokens(said.completion_tokens));
+    sqlx::query!(
+        "INSERT INTO evaluation_usage AS known (run_id, model_id, calls, untold_calls, prompt_tokens,
+                completion_tokens, input_per_million, output_per_million, currency)
+         VALUES ($1, $2, 1, $3, $4, $5, $6::text::numeric, $7::text::numeric, $8)
+         ON CONFLICT (run_id, model_id) DO UPDATE
+            SET calls = known.calls + 1, untold_calls = known.untold_calls + excluded.untold_calls,
+                prompt_tokens = known.prompt_tokens + excluded.prompt_tokens,
+                completion_tokens = known.completion_tokens + excluded.completion_tokens",
+        run,
+        model,
+        i64::from(prompt.is_none() || completion.is_none()),
+        prompt.unwrap_or_default(),
+        completion.unwrap_or_default(),
+        price.map(|(input, _, _)| input.to_string()),
+        price.map(|(_, output, _)| output.to_string()),
+        price.map(|(_, _, currency)| currency),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What a run's evaluation asked of models and judges, and what that cost.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Usage {
+    /// The model, as the provider calls it.
+    pub model_id: String,
+    /// Calls that it answered.
+    pub calls: i64,
+    /// Tokens that it read.
+    pub prompt_tokens: i64,
+    /// Tokens that it wrote.
+    pub completion_tokens: i64,
+    /// What that cost; absent where the price table has no price for its answers, or the provider told no tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+    /// The currency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "USD")]
+    pub currency: Option<String>,
+}
+
+/// What a run's evaluation asked, by model.
+pub async fn usage(db: impl PgExecutor<'_>, run: Uuid) -> sqlx::Result<Vec<Usage>> {
+    sqlx::query_as!(
+        Usage,
+        "SELECT model_id, calls, prompt_tokens, completion_tokens, cost::double precision AS cost, currency
+           FROM evaluation_usage WHERE run_id = $1 ORDER BY model_id",
+        run,
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// Keeps how good an answer is.
 pub async fn keep_judgement(
     conn: &mut PgConnection,

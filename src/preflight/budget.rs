@@ -19,7 +19,7 @@ pub enum Gate {
 /// What a pipeline has spent in this calendar month (UTC).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Spending {
-    /// The actual cost of trainings where the provider has told the billed tokens, else the expected cost of what was begun or is about
+    /// The cost of evaluations as far as it is known, and the actual cost of trainings where the provider has told the billed tokens, else the expected cost of what was begun or is about
     /// to be.
     pub amount: f64,
     /// Trainings whose cost is not known in this currency.
@@ -30,13 +30,16 @@ pub struct Spending {
 pub async fn spending(conn: &mut PgConnection, pipeline: &str, currency: &str) -> sqlx::Result<Spending> {
     let spent = sqlx::query_as!(
         Spending,
-        r#"SELECT coalesce(sum(coalesce(t.cost, t.expected_cost)) FILTER (WHERE t.currency = $2), 0)::double precision
-                      AS "amount!",
+        r#"SELECT (coalesce(sum(coalesce(t.cost, t.expected_cost)) FILTER (WHERE t.currency = $2), 0)
+                      + (SELECT coalesce(sum(u.cost), 0) FROM evaluation_usage u JOIN runs e ON e.id = u.run_id
+                          WHERE e.pipeline = $1 AND u.currency = $2
+                            AND u.created_at >= date_trunc('month', now(), 'UTC')))::double precision AS "amount!",
                   count(*) FILTER (WHERE t.currency IS DISTINCT FROM $2) AS "unpriced!"
              FROM trainings t JOIN runs r ON r.id = t.run_id
             WHERE r.pipeline = $1
               AND t.created_at >= date_trunc('month', now(), 'UTC')
-              AND (t.creates > 0 OR r.finished_at IS NULL)"#,
+              AND (t.creates > 0
+                   OR r.finished_at IS NULL AND t.finished_at IS NULL AND t.files_deleted_at IS NULL)"#,
         pipeline,
         currency,
     )

@@ -1,11 +1,11 @@
-//! What trainings have cost, by month and pipeline.
+//! What trainings and evaluations have cost, by month and pipeline.
 
 use chrono::NaiveDate;
 use serde::Serialize;
 use sqlx::PgExecutor;
 use utoipa::ToSchema;
 
-/// The trainings of one pipeline in one calendar month (UTC), in one currency.
+/// The trainings and evaluations of one pipeline in one calendar month (UTC), in one currency.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct MonthlyCost {
     /// The month's first day.
@@ -13,7 +13,7 @@ pub struct MonthlyCost {
     /// The pipeline.
     #[schema(example = "hook")]
     pub pipeline: String,
-    /// The currency; absent for trainings whose model had no price.
+    /// The currency; absent for models without a price.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "USD")]
     pub currency: Option<String>,
@@ -27,26 +27,75 @@ pub struct MonthlyCost {
     /// What the others are expected to cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_cost: Option<f64>,
+    /// Questions to models and judges in evaluations.
+    pub evaluation_calls: i64,
+    /// Tokens that models and judges read.
+    pub prompt_tokens: i64,
+    /// Tokens that they wrote.
+    pub completion_tokens: i64,
+    /// What that cost, as far as the tokens are known; absent where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluation_cost: Option<f64>,
 }
 
-/// Totals, newest month first. An absent condition matches everything.
+/// What totals are ordered by: the month, the pipeline, and the currency; `~`, behind all others, where there is none.
+pub type MonthlyCostKey = (NaiveDate, String, String);
+
+impl MonthlyCost {
+    /// Its place in the order.
+    #[must_use]
+    pub fn key(&self) -> MonthlyCostKey {
+        (self.month, self.pipeline.clone(), self.currency.clone().unwrap_or_else(|| "~".into()))
+    }
+}
+
+/// Up to `limit` totals after the one with the key `after`, newest month first. An absent condition matches everything.
 pub async fn monthly_costs(
     db: impl PgExecutor<'_>,
     pipeline: Option<&str>,
     month: Option<NaiveDate>,
+    after: Option<&MonthlyCostKey>,
+    limit: i64,
 ) -> sqlx::Result<Vec<MonthlyCost>> {
     sqlx::query_as!(
         MonthlyCost,
-        r#"SELECT date_trunc('month', t.created_at AT TIME ZONE 'UTC')::date AS "month!", r.pipeline, t.currency,
-                  count(*) AS "trainings!", coalesce(sum(t.trained_tokens), 0)::bigint AS "trained_tokens!",
-                  sum(t.cost)::double precision AS cost,
-                  sum(t.expected_cost) FILTER (WHERE t.cost IS NULL)::double precision AS expected_cost
-             FROM trainings t JOIN runs r ON r.id = t.run_id
-            WHERE t.creates > 0 AND ($1::text IS NULL OR r.pipeline = $1)
-              AND ($2::date IS NULL OR date_trunc('month', t.created_at AT TIME ZONE 'UTC')::date = $2)
-            GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3"#,
+        r#"WITH entries AS (
+               SELECT t.created_at, t.run_id, t.currency, 1 AS trainings, t.trained_tokens, t.cost,
+                      CASE WHEN t.cost IS NULL THEN t.expected_cost END AS expected_cost,
+                      0::bigint AS calls, 0::bigint AS prompt_tokens, 0::bigint AS completion_tokens,
+                      NULL::numeric AS evaluation_cost
+                 FROM trainings t WHERE t.creates > 0
+               UNION ALL
+               SELECT u.created_at, u.run_id, u.currency, 0, NULL, NULL, NULL, u.calls, u.prompt_tokens,
+                      u.completion_tokens, u.cost
+                 FROM evaluation_usage u),
+           totals AS (
+               SELECT date_trunc('month', e.created_at AT TIME ZONE 'UTC')::date AS month, r.pipeline, e.currency,
+                      sum(e.trainings)::bigint AS trainings,
+                      coalesce(sum(e.trained_tokens), 0)::bigint AS trained_tokens,
+                      sum(e.cost)::double precision AS cost,
+                      sum(e.expected_cost)::double precision AS expected_cost,
+                      sum(e.calls)::bigint AS evaluation_calls, sum(e.prompt_tokens)::bigint AS prompt_tokens,
+                      sum(e.completion_tokens)::bigint AS completion_tokens,
+                      sum(e.evaluation_cost)::double precision AS evaluation_cost
+                 FROM entries e JOIN runs r ON r.id = e.run_id
+                WHERE ($1::text IS NULL OR r.pipeline = $1)
+                GROUP BY 1, 2, 3)
+           SELECT month AS "month!", pipeline AS "pipeline!", currency, trainings AS "trainings!",
+                  trained_tokens AS "trained_tokens!", cost, expected_cost,
+                  evaluation_calls AS "evaluation_calls!", prompt_tokens AS "prompt_tokens!",
+                  completion_tokens AS "completion_tokens!", evaluation_cost
+             FROM totals
+            WHERE ($2::date IS NULL OR month = $2)
+              AND ($3::date IS NULL OR month < $3
+                   OR month = $3 AND (pipeline, coalesce(currency, '~') COLLATE "C") > ($4::text, $5::text))
+            ORDER BY month DESC, pipeline, coalesce(currency, '~') COLLATE "C" LIMIT $6"#,
         pipeline,
         month,
+        after.map(|(month, _, _)| *month),
+        after.map(|(_, pipeline, _)| pipeline.as_str()),
+        after.map(|(_, _, currency)| currency.as_str()),
+        limit,
     )
     .fetch_all(db)
     .await

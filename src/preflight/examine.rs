@@ -11,6 +11,7 @@ use super::prices::PriceTable;
 use super::report::{ExpectedCost, ExpectedTraining, OverLimit, PartReport, PreflightReport};
 use super::tokens::Tokens;
 use crate::dataset::{DatasetError, DatasetStore, Manifest, Part};
+use crate::pipelines::config::TrainingSettings;
 use crate::trainers::{DataRules, Hyperparameters, Method};
 
 /// Lines are examined in pieces of about this many bytes.
@@ -19,7 +20,7 @@ const CHUNK: usize = 1 << 20;
 const AT_ONCE: usize = 3;
 
 /// What a run would train with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan<'a> {
     /// The trainer's name.
     pub provider: &'a str,
@@ -28,7 +29,18 @@ pub struct Plan<'a> {
     /// How.
     pub method: Method,
     /// The hyperparameters of each training.
-    pub trials: &'a [Hyperparameters],
+    pub trials: Vec<Hyperparameters>,
+}
+
+impl<'a> From<&'a TrainingSettings> for Plan<'a> {
+    fn from(settings: &'a TrainingSettings) -> Self {
+        Self {
+            provider: &settings.provider,
+            base_model: &settings.base_model,
+            method: settings.method,
+            trials: settings.trials(),
+        }
+    }
 }
 
 /// Examines what `manifest` tells of, which the store keeps.
@@ -57,7 +69,7 @@ pub async fn examine(
     let mut warnings = manifest.warnings.clone();
     let train_report = part_report(&parts.train, &train, limit);
     let validation_report = validation.as_ref().map(|(part, found)| part_report(part, found, limit));
-    warn(&mut warnings, plan, tokens, &train_report, validation_report.as_ref(), &trainings);
+    warn(&mut warnings, &plan, tokens, &train_report, validation_report.as_ref(), &trainings);
     if let Some((_, found)) = validation {
         train.merge_faults(found);
     }
@@ -164,7 +176,7 @@ fn cost(prices: &PriceTable, model: &str, billed_tokens: u64) -> ExpectedCost {
 
 fn warn(
     warnings: &mut Vec<String>,
-    plan: Plan<'_>,
+    plan: &Plan<'_>,
     tokens: Tokens,
     train: &PartReport,
     validation: Option<&PartReport>,

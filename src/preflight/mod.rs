@@ -13,9 +13,9 @@ mod report;
 mod tokens;
 
 pub use budget::{Gate, Spending, gate, spending};
-pub use cost::{MonthlyCost, monthly_costs};
+pub use cost::{MonthlyCost, MonthlyCostKey, monthly_costs};
 pub use distribution::Distribution;
 pub use epochs::Epochs;
 pub use examine::{Plan, examine};
-pub use prices::{PriceTable, PriceTableError};
+pub use prices::{InferencePrice, PriceTable, PriceTableError};
 pub use report::{ExpectedCost, ExpectedTraining, FoundFault, OverLimit, PartReport, PreflightReport};

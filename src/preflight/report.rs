@@ -127,6 +127,21 @@ pub enum ExpectedCost {
     },
 }
 
+impl ExpectedCost {
+    /// The cost of another number of tokens at the same price.
+    #[must_use]
+    pub fn of_tokens(&self, tokens: u64) -> Self {
+        match self {
+            Self::Estimate { currency, price_per_million_tokens, .. } => Self::Estimate {
+                amount: tokens as f64 * price_per_million_tokens / 1e6,
+                currency: currency.clone(),
+                price_per_million_tokens: *price_per_million_tokens,
+            },
+            Self::Unknown { reason } => Self::Unknown { reason: reason.clone() },
+        }
+    }
+}
+
 impl PreflightReport {
     /// Tokens that all trainings are billed for.
     #[must_use]

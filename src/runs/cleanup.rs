@@ -1,4 +1,4 @@
-//! What is left to do at the provider once a run has ended: a job of its own, so that a provider that is away never holds
+//! What is left to do at the provider once a run has ended, or may be done later: a job of its own, so that a provider that is away never holds
 //! up the end of a run.
 
 use std::time::Duration;
@@ -12,18 +12,21 @@ use uuid::Uuid;
 
 use super::steps::seconds;
 use super::trainings::{self, Call, Training};
-use super::{Run, Services, store};
+use super::{Run, Services, progress, store};
 use crate::audit::{self, Actor, AuditEvent};
 use crate::halt;
 use crate::jobs::{self, Done, Handler, JobError, Lease};
 use crate::pipelines::{self, PipelineConfig};
-use crate::trainers::{AnyTrainer, FileId, Trainer};
+use crate::trainers::{AnyTrainer, FileId, Trainer, TrainerError};
 
 /// The kind of job; its subject is the run's id.
 pub(super) const KIND: &str = "training_cleanup";
 
 /// Time between two looks for a job whose creation was never answered.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// For how long after a training reports are looked for that could not be read.
+const REPORTS: TimeDelta = TimeDelta::days(1);
 
 /// Asks for it, in the transaction in which the run ends, or in which it becomes possible that a job turns up late.
 pub(super) async fn enqueue(conn: &mut PgConnection, run: &Run) -> sqlx::Result<()> {
@@ -36,7 +39,7 @@ pub(super) async fn enqueue(conn: &mut PgConnection, run: &Run) -> sqlx::Result<
     Ok(())
 }
 
-/// Cancels jobs that turn up late and deletes uploaded files.
+/// Cancels jobs that turn up late, reads reports that could not be read in time, and deletes uploaded files.
 #[derive(Debug)]
 pub struct Cleanup(Services);
 
@@ -64,20 +67,28 @@ async fn clean(services: &Services, lease: &Lease) -> Result<Done, JobError> {
     let config = pipelines::config_version(&services.db, &run.pipeline, run.config_version).await?;
     let all = trainings::of_run(&services.db, id).await?;
     for training in &all {
-        // While the run is about to adopt a job, it looks for itself.
-        if run.finished_at.is_some() || training.provider_job_id.is_some() {
+        if adopts_no_other(run.finished_at, training) {
             let trainer = services.trainers.get(&training.provider)?;
             cancel_others(services, lease, training, trainer).await?;
         }
     }
+    let owed = read_owed(services, lease, &all).await?;
     if run.finished_at.is_some() && config.training.delete_files {
         delete_files(services, lease, &run, &all).await?;
     }
-    let Some(wait) = until_next_look(services, &config, &run, &all).await? else { return Ok(Done::Finished) };
+    let late = until_next_look(services, &config, &run, &all).await?;
+    let reports = owed.then(|| LOOK.min(seconds(config.training.settle_seconds)));
+    let Some(wait) = late.into_iter().chain(reports).min() else { return Ok(Done::Finished) };
     let mut tx = services.db.begin().await?;
     lease.reschedule(&mut tx, wait).await?;
     tx.commit().await?;
     Ok(Done::Committed)
+}
+
+/// Whether every job beside the one that the training follows is one too many. While the run is about to adopt a job, it
+/// looks for itself.
+fn adopts_no_other(finished_at: Option<DateTime<Utc>>, training: &Training) -> bool {
+    finished_at.is_some() || training.provider_job_id.is_some()
 }
 
 /// When to look again for jobs that turn up late; `None` where none can, or can be expected any more.
@@ -103,6 +114,30 @@ async fn until_next_look(
     })
 }
 
+/// Reads the reports that trainings went on without. Returns whether some are still to be read.
+async fn read_owed(services: &Services, lease: &Lease, all: &[Training]) -> Result<bool, JobError> {
+    let now: DateTime<Utc> = sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(&services.db).await?;
+    let mut owed = false;
+    for training in all.iter().filter(|training| training.reports_owed) {
+        let Some(job) = &training.provider_job_id else { continue };
+        let trainer = services.trainers.get(&training.provider)?;
+        let newest = progress::newest_event(&services.db, training.id).await?;
+        let events = trainer.events(job, newest.as_deref()).await;
+        let checkpoints = trainer.checkpoints(job).await;
+        let failed = [events.as_ref().err(), checkpoints.as_ref().err()].into_iter().flatten();
+        let again = failed.filter(|error| matches!(error, TrainerError::Retryable { .. })).count() > 0;
+        let given_up = training.finished_at.is_some_and(|ended| now > ended + REPORTS);
+        let mut tx = fenced(services, lease).await?;
+        progress::keep_events(&mut tx, training.id, &events.unwrap_or_default()).await?;
+        progress::keep_checkpoints(&mut tx, training.id, &checkpoints.unwrap_or_default()).await?;
+        trainings::tell_version(&mut tx, training.id).await?;
+        trainings::owe_reports(&mut tx, training.id, again && !given_up).await?;
+        tx.commit().await?;
+        owed |= again && !given_up;
+    }
+    Ok(owed)
+}
+
 /// A job that was created by a call without an answer shows up within the settle time.
 fn settled_at(config: &PipelineConfig, finished_at: DateTime<Utc>) -> DateTime<Utc> {
     let settle = TimeDelta::from_std(seconds(config.training.settle_seconds)).unwrap_or(TimeDelta::MAX);
@@ -123,8 +158,20 @@ async fn cancel_others(
         if training.provider_job_id.as_deref() == Some(&job.id) {
             continue;
         }
-        // Written down first: whoever comes next finds a cancelled job, which tells nothing.
-        let mut tx = fenced(services, lease).await?;
+        // Written down first, while nobody can retry the run or adopt the job: who looks for it afterwards leaves it alone.
+        let mut tx = services.db.begin().await?;
+        let finished_at =
+            sqlx::query_scalar!("SELECT finished_at FROM runs WHERE id = $1 FOR UPDATE", training.run_id)
+                .fetch_one(&mut *tx)
+                .await?;
+        lease.fence(&mut tx).await?;
+        let now = trainings::by_id(&mut *tx, training.id).await?;
+        let is_other = |now: &Training| {
+            adopts_no_other(finished_at, now) && now.provider_job_id.as_deref() != Some(&job.id)
+        };
+        if !now.as_ref().is_some_and(is_other) {
+            continue;
+        }
         if trainings::note_duplicate(&mut tx, training.id, &job.id).await? {
             record(
                 &mut tx,

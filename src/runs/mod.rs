@@ -34,7 +34,7 @@ pub use cleanup::Cleanup;
 pub use machine::{RunHandler, Services};
 pub use requests::{RequestError, lock, request, retry};
 pub use store::{RunEvent, RunStep, by_id, events_after, list, steps_of};
-pub use trainings::{Training, by_id as training_by_id, by_job as training_by_job, of_run as trainings_of};
+pub use trainings::{Training, by_id as training_by_id, of_run as trainings_of, run_or_keep_notice};
 pub use trigger::{TriggerError, by_api, by_schedule};
 pub use wake::wake_all;
 pub use wind_down::yield_to_operator;

@@ -51,17 +51,9 @@ pub struct StoredCheckpoint {
     pub id: String,
     /// The id under which the model can be asked.
     pub model_id: String,
-    /// The training step it was taken at.
-    pub step: i64,
-    /// Training loss there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub train_loss: Option<f64>,
-    /// Loss on a batch of what was set aside.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub valid_loss: Option<f64>,
-    /// Loss on all that was set aside.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub full_valid_loss: Option<f64>,
+    /// The training step it was taken at, and the losses there.
+    #[serde(flatten)]
+    pub point: CurvePoint,
     /// When it was taken.
     pub created_at: DateTime<Utc>,
 }
@@ -200,12 +192,23 @@ pub async fn curve_of(db: impl PgExecutor<'_>, training: Uuid, points: i64) -> s
 
 /// The models that the provider kept along the way, the earliest first.
 pub async fn checkpoints_of(db: impl PgExecutor<'_>, training: Uuid) -> sqlx::Result<Vec<StoredCheckpoint>> {
-    sqlx::query_as!(
-        StoredCheckpoint,
+    let rows = sqlx::query!(
         "SELECT checkpoint_id AS id, model_id, step, train_loss, valid_loss, full_valid_loss, created_at
            FROM training_checkpoints WHERE training_id = $1 ORDER BY step, checkpoint_id",
         training,
     )
     .fetch_all(db)
-    .await
+    .await?;
+    let checkpoints = rows.into_iter().map(|row| StoredCheckpoint {
+        id: row.id,
+        model_id: row.model_id,
+        point: CurvePoint {
+            step: row.step,
+            train_loss: row.train_loss,
+            valid_loss: row.valid_loss,
+            full_valid_loss: row.full_valid_loss,
+        },
+        created_at: row.created_at,
+    });
+    Ok(checkpoints.collect())
 }

@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::transition::{enter_step, event};
 use super::{JOB_KIND, Place, Request, Run, RunStatus, Step, places, steps, store, trainings};
 use crate::audit::{self, AuditEvent, By};
-use crate::clock::Clock;
 use crate::experiments;
 use crate::jobs;
 use crate::models::{self, VersionStatus};
@@ -100,12 +99,13 @@ pub async fn request(
     reread(conn, id).await
 }
 
-/// Starts a failed run again at the step where it failed. Where the provider's job has ended without a
-/// model, a new training is paid for: its `training_id` is renewed. The caller has locked the run.
+/// Starts a failed run again at the step where it failed. Where the training can no longer lead to a model, the run goes
+/// back to preflight: what is trained again is priced, held against the budget, and named anew; with `force` the budget is
+/// the operator's affair. The caller has locked the run.
 pub async fn retry(
     conn: &mut PgConnection,
-    clock: &Clock,
     run: Run,
+    force: bool,
     reason: Option<&str>,
     by: &By,
 ) -> Result<Run, RequestError> {
@@ -125,15 +125,25 @@ pub async fn retry(
     if overtaken(conn, &run, step).await? {
         return Err(RequestError::Overtaken);
     }
-    let step = renew_training(conn, clock, &run, step).await?;
+    let step = resumed_at(conn, &run, step).await?;
+    let pays_again = step == Step::Preflight && run.step != Step::Preflight;
+    // As if a person had approved what preflight is about to report.
+    let forced = (force && step == Step::Preflight).then_some(Request::Approve);
     sqlx::query!(
         "UPDATE runs SET status = 'running', step = $2, place = $3, reason_code = NULL, reason = NULL,
                 finished_at = NULL, version = version + 1,
-                experiment_id = CASE WHEN $2 = 'test' THEN NULL ELSE experiment_id END
+                experiment_id = CASE WHEN $2 = 'test' THEN NULL ELSE experiment_id END,
+                preflight = CASE WHEN $4 THEN NULL ELSE preflight END,
+                request = $5, request_actor = CASE WHEN $5::text IS NOT NULL THEN $6 END,
+                request_reason = CASE WHEN $5::text IS NOT NULL THEN $7 END
           WHERE id = $1",
         id,
         step as Step,
         place as Place,
+        pays_again,
+        forced as Option<Request>,
+        by.actor.to_string(),
+        reason,
     )
     .execute(&mut *conn)
     .await?;
@@ -163,23 +173,20 @@ async fn overtaken(conn: &mut PgConnection, run: &Run, step: Step) -> sqlx::Resu
     Ok(live.is_none_or(|live| live.live_version_id != expected))
 }
 
-/// A new intention where the old one can no longer lead to a model.
-async fn renew_training(conn: &mut PgConnection, clock: &Clock, run: &Run, step: Step) -> sqlx::Result<Step> {
+/// Where a run that failed in this step goes on: at preflight, where its training can no longer lead to a model.
+async fn resumed_at(conn: &mut PgConnection, run: &Run, step: Step) -> sqlx::Result<Step> {
     let Some(id) = run.training_id.filter(|_| matches!(step, Step::Upload | Step::Train)) else {
         return Ok(step);
     };
-    let Some(training) = trainings::by_id(&mut *conn, id).await? else { return Ok(step) };
-    let lost = run.reason_code.as_deref() == Some("job_not_found");
-    // Its files may be gone at any moment, and a job that it asked for in vain is looked for under its own name.
-    let ended = lost
-        || training.files_deleted_at.is_some()
-        || matches!(training.provider_status.as_deref(), Some("failed" | "cancelled"));
-    if !ended {
-        trainings::allow_another_call(conn, id, steps::once::MAX_UNANSWERED).await?;
-        return Ok(step);
+    if run.reason_code.as_deref() == Some("job_not_found") {
+        trainings::give_up(conn, id).await?;
     }
-    trainings::renew(conn, clock.uuid(), &training).await?;
-    Ok(Step::Upload)
+    let Some(training) = trainings::by_id(&mut *conn, id).await? else { return Ok(step) };
+    if training.is_spent() {
+        return Ok(Step::Preflight);
+    }
+    trainings::allow_another_call(conn, id, steps::once::MAX_UNANSWERED).await?;
+    Ok(step)
 }
 
 async fn reread(conn: &mut PgConnection, id: Uuid) -> Result<Run, RequestError> {

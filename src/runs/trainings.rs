@@ -1,5 +1,7 @@
 //! Trainings: one paid job at a provider each, written down before the provider is called.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
@@ -72,6 +74,8 @@ pub struct Training {
     pub paused_seconds: f64,
     /// Since when its files are being deleted at the provider.
     pub files_deleted_at: Option<DateTime<Utc>>,
+    /// Whether it went on without reports of the provider, which are still to be read.
+    pub reports_owed: bool,
     /// When it was written down.
     pub created_at: DateTime<Utc>,
     /// When its job was seen to have ended.
@@ -98,6 +102,20 @@ impl Training {
     /// The name of a file at the provider, by which it is found again: whose it is, and what is in it.
     pub(super) fn file_name(&self, call: Call) -> String {
         file_name(self.id, self.digest(call))
+    }
+
+    /// Whether it can no longer lead to a model: its job has ended without one, or its files may be gone at any moment. A
+    /// job that has succeeded may still tell its model.
+    pub(super) fn is_spent(&self) -> bool {
+        let ended = self.finished_at.is_some() && self.provider_status.as_deref() != Some("succeeded");
+        self.fine_tuned_model.is_none() && (ended || self.files_deleted_at.is_some())
+    }
+
+    /// Whether its job is still to come, or on its way.
+    pub(super) fn is_open(&self) -> bool {
+        self.fine_tuned_model.is_none()
+            && !self.is_spent()
+            && self.provider_status.as_deref() != Some("succeeded")
     }
 
     /// The digest of what a call uploads.
@@ -168,20 +186,21 @@ pub(super) async fn insert(conn: &mut PgConnection, new: &NewTraining<'_>) -> sq
     Ok(())
 }
 
-/// Writes the intention to train once more what an earlier training was about, and makes it the run's.
-pub(super) async fn renew(conn: &mut PgConnection, id: Uuid, old: &Training) -> sqlx::Result<()> {
-    sqlx::query!(
-        "INSERT INTO trainings (id, run_id, provider, base_model, dataset_digest, validation_digest, trial,
-                hyperparameters, expected_tokens, price_per_million, currency)
-         SELECT $1, run_id, provider, base_model, dataset_digest, validation_digest, trial,
-                hyperparameters, expected_tokens, price_per_million, currency
-           FROM trainings WHERE id = $2",
-        id,
-        old.id,
-    )
-    .execute(&mut *conn)
-    .await?;
-    set_current(conn, old.run_id, id).await
+/// Notes that a training's job is not to be followed any more: the provider does not know it.
+pub(super) async fn give_up(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE trainings SET finished_at = coalesce(finished_at, now()) WHERE id = $1", id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The run's trainings by their place in the search; of one that was renewed, the newest.
+pub(super) async fn newest_of_run(
+    db: impl PgExecutor<'_>,
+    run: Uuid,
+) -> sqlx::Result<BTreeMap<i32, Training>> {
+    let all = of_run(db, run).await?;
+    Ok(all.into_iter().map(|training| (training.trial, training)).collect())
 }
 
 /// Makes a training the one that the run works on.
@@ -207,7 +226,7 @@ async fn select(db: impl PgExecutor<'_>, filter: Filter) -> sqlx::Result<Vec<Tra
                 final_loss, validation_loss, duplicates, trial,
                 hyperparameters AS "hyperparameters: Json<Hyperparameters>", expected_tokens,
                 expected_cost::double precision AS expected_cost, cost::double precision AS cost, currency,
-                unchanged_looks, paused_since, paused_seconds, files_deleted_at, created_at, finished_at
+                unchanged_looks, paused_since, paused_seconds, files_deleted_at, reports_owed, created_at, finished_at
            FROM trainings
           WHERE ($1::uuid IS NULL OR id = $1) AND ($2::uuid IS NULL OR run_id = $2)
             AND ($3::text IS NULL OR provider_job_id = $3)
@@ -231,9 +250,51 @@ pub async fn of_run(db: impl PgExecutor<'_>, run: Uuid) -> sqlx::Result<Vec<Trai
 }
 
 /// The training whose job has this id at its provider.
-pub async fn by_job(db: impl PgExecutor<'_>, provider: &str, job: &str) -> sqlx::Result<Option<Training>> {
+async fn by_job(db: impl PgExecutor<'_>, provider: &str, job: &str) -> sqlx::Result<Option<Training>> {
     let found = select(db, Filter { job: Some(job.to_owned()), ..Filter::default() }).await?;
     Ok(found.into_iter().find(|training| training.provider == provider))
+}
+
+/// Holds, until the transaction ends, whoever else is about to store this job's id or to keep a notice about it.
+async fn hold_job(conn: &mut PgConnection, job: &str) -> sqlx::Result<()> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", job).execute(conn).await?;
+    Ok(())
+}
+
+/// The run of a job that a notice is about. Where nobody has stored the job's id yet, the notice is kept for
+/// who does; it may also be about a job of somebody else.
+pub async fn run_or_keep_notice(
+    conn: &mut PgConnection,
+    provider: &str,
+    job: &str,
+) -> sqlx::Result<Option<Uuid>> {
+    hold_job(conn, job).await?;
+    if let Some(training) = by_job(&mut *conn, provider, job).await? {
+        return Ok(Some(training.run_id));
+    }
+    // A create is answered, or its job found, long before.
+    sqlx::query!("DELETE FROM early_notices WHERE received_at < now() - interval '6 hours'")
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query!(
+        "INSERT INTO early_notices (provider, job_id) VALUES ($1, $2)
+         ON CONFLICT (provider, job_id) DO UPDATE SET received_at = now()",
+        provider,
+        job,
+    )
+    .execute(conn)
+    .await?;
+    Ok(None)
+}
+
+/// Takes the notice about a job that came before its id was stored, in the transaction that stores it; whether
+/// there was one.
+pub(super) async fn take_notice(conn: &mut PgConnection, provider: &str, job: &str) -> sqlx::Result<bool> {
+    hold_job(conn, job).await?;
+    let taken = sqlx::query!("DELETE FROM early_notices WHERE provider = $1 AND job_id = $2", provider, job)
+        .execute(conn)
+        .await?;
+    Ok(taken.rows_affected() > 0)
 }
 
 /// Notes that a call is about to be sent.
@@ -341,6 +402,26 @@ pub(super) async fn set_job(conn: &mut PgConnection, id: Uuid, job: &ProviderJob
     Ok(())
 }
 
+/// Notes whether reports about a training are still to be read.
+pub(super) async fn owe_reports(conn: &mut PgConnection, id: Uuid, owed: bool) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE trainings SET reports_owed = $2 WHERE id = $1", id, owed).execute(conn).await?;
+    Ok(())
+}
+
+/// Gives the version that a training made the losses that became known after it was registered.
+pub(super) async fn tell_version(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE model_versions v
+            SET metrics = v.metrics || jsonb_strip_nulls(jsonb_build_object(
+                    'final_loss', t.final_loss, 'validation_loss', t.validation_loss))
+           FROM trainings t WHERE t.id = $1 AND v.training_id = t.id",
+        id,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Notes a look at the job: whether something had changed, and whether the provider holds it.
 pub(super) async fn note_look(
     conn: &mut PgConnection,
@@ -362,6 +443,13 @@ pub(super) async fn note_look(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// The jobs of a training that are cancelled when they turn up, and that it never adopts.
+pub(super) async fn discarded(db: impl PgExecutor<'_>, id: Uuid) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!("SELECT job_id FROM training_duplicates WHERE training_id = $1", id)
+        .fetch_all(db)
+        .await
 }
 
 /// Notes a job beside the one that the training follows; whether it was not known before.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::errors::ApiError;
 use super::request::JsonBody;
 use super::validate::tokens;
-use super::{Simulator, ids, judge, models, text};
+use super::{Simulator, azure, ids, judge, models, text};
 
 const FINGERPRINT: &str = "fp_simulator";
 
@@ -215,7 +215,20 @@ pub(super) async fn create(
     State(simulator): State<Simulator>,
     body: Result<JsonBody<CreateCompletion>, ApiError>,
 ) -> Result<Response, ApiError> {
-    let JsonBody(request) = body?;
+    answer(&simulator, body?.0)
+}
+
+/// As [`create`], at Azure: the model is named by its deployment.
+pub(super) async fn create_deployed(
+    State(simulator): State<Simulator>,
+    body: Result<JsonBody<CreateCompletion>, ApiError>,
+) -> Result<Response, ApiError> {
+    let JsonBody(mut request) = body?;
+    request.model = azure::deployed(&simulator.open().0, &request.model)?;
+    answer(&simulator, request)
+}
+
+fn answer(simulator: &Simulator, request: CreateCompletion) -> Result<Response, ApiError> {
     request.check()?;
     let now = {
         let (store, now) = simulator.open();

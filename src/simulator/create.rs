@@ -29,6 +29,9 @@ pub(super) struct CreateJob {
     method: Option<Method>,
     metadata: Option<BTreeMap<String, String>>,
     integrations: Option<Vec<Value>>,
+    /// Where Azure trains. OpenAI does not know it.
+    #[serde(rename = "trainingType")]
+    training_type: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,8 +57,9 @@ impl CreateJob {
         work: TimeDelta,
         clock: &Clock,
         now: DateTime<Utc>,
+        is_azure: bool,
     ) -> Result<Job, ApiError> {
-        self.check_limits()?;
+        self.check_limits(is_azure)?;
         let base = models::tunable(store, &self.model).ok_or_else(|| {
             let message = format!("Model {} is not available for fine-tuning or does not exist.", self.model);
             ApiError::bad(message).param("model").code("model_not_available")
@@ -124,7 +128,12 @@ impl CreateJob {
         Ok((kind, own.or(self.hyperparameters).unwrap_or_default()))
     }
 
-    fn check_limits(&self) -> Result<(), ApiError> {
+    fn check_limits(&self, is_azure: bool) -> Result<(), ApiError> {
+        let known = |kind: &String| ["standard", "globalStandard", "developerTier"].contains(&kind.as_str());
+        if self.training_type.as_ref().is_some_and(|kind| !is_azure || !known(kind)) {
+            let message = "Unrecognized request argument supplied: trainingType.";
+            return Err(ApiError::bad(message).param("trainingType"));
+        }
         if let Some(suffix) = &self.suffix
             && (suffix.is_empty() || suffix.len() > 64 || !suffix.chars().all(is_suffix_letter))
         {

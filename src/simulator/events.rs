@@ -98,8 +98,9 @@ impl Log<'_> {
         let Some(curve) = self.job.curve() else { return };
         let broken = self.job.failure.is_some();
         let every = curve.steps.div_ceil(REPORTED_STEPS);
-        let reported =
-            (1..=curve.steps).filter(|step| *step == 1 || *step == curve.steps || step % every == 0);
+        let reported = (1..=curve.steps).filter(|step| {
+            *step == 1 || *step == curve.steps || step % every == 0 || curve.ends_epoch(*step)
+        });
         for step in reported {
             let share = STARTED + (TRAINED - STARTED) * step as f64 / curve.steps as f64;
             if broken && share >= BROKEN {

@@ -5,7 +5,7 @@
 mod api;
 mod dealing;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub struct FaultPlan {
     pub rates: FaultRates,
     /// The calls that the rates are for; all where there are none.
     pub routes: Vec<Route>,
+    /// Rates of a kind of call, in place of `rates`.
+    pub route_rates: BTreeMap<Route, FaultRates>,
     /// Faults of the next calls, before any rate.
     pub scripts: Vec<Script>,
     /// How late an answer is that is late.
@@ -44,6 +46,7 @@ impl Default for FaultPlan {
             seed: 0,
             rates: FaultRates::default(),
             routes: Vec::new(),
+            route_rates: BTreeMap::new(),
             scripts: Vec::new(),
             late_seconds: 2.0,
             retry_after_seconds: 1.0,
@@ -62,6 +65,8 @@ pub struct FaultRates {
     pub dropped_after: f64,
     /// See [`Fault::Late`].
     pub late: f64,
+    /// See [`Fault::Conflict`].
+    pub conflict: f64,
     /// See [`Fault::RateLimited`].
     pub rate_limited: f64,
     /// See [`Fault::ServerError`].
@@ -77,11 +82,12 @@ pub struct FaultRates {
 }
 
 impl FaultRates {
-    fn each(&self) -> [(Fault, f64); 9] {
+    fn each(&self) -> [(Fault, f64); 10] {
         [
             (Fault::DroppedBefore, self.dropped_before),
             (Fault::DroppedAfter, self.dropped_after),
             (Fault::Late, self.late),
+            (Fault::Conflict, self.conflict),
             (Fault::RateLimited, self.rate_limited),
             (Fault::ServerError, self.server_error),
             (Fault::ServerErrorAfter, self.server_error_after),
@@ -104,6 +110,8 @@ pub enum Fault {
     DroppedAfter,
     /// It is carried out and the answer comes late.
     Late,
+    /// 409; nothing is carried out.
+    Conflict,
     /// 429 with `Retry-After` in one of its forms; nothing is carried out.
     RateLimited,
     /// 500; nothing is carried out.
@@ -126,13 +134,17 @@ pub enum Route {
     Upload,
     /// A job is created.
     Create,
-    /// A job is cancelled, paused or resumed.
-    Act,
+    /// A job is cancelled.
+    Cancel,
+    /// A job is paused or resumed.
+    Pause,
     /// Something is deleted.
     Delete,
     /// A model is asked.
     Complete,
-    /// Anything is read.
+    /// A job's events or checkpoints are read.
+    Report,
+    /// Anything else is read.
     Read,
 }
 
@@ -183,7 +195,10 @@ impl Default for JobFaults {
 impl FaultPlan {
     /// Reads a plan from JSON and checks it as a whole. The error names the field.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let plan: Self = serde_json::from_str(text).map_err(|error| format!("the fault plan: {error}"))?;
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let plan: Self = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| format!("the fault plan: {}: {}", error.path(), error.inner()))?;
+        reader.end().map_err(|error| format!("the fault plan: {error}"))?;
         plan.check()?;
         Ok(plan)
     }
@@ -193,12 +208,16 @@ impl FaultPlan {
             let good = (least..=most).contains(&value);
             good.then_some(()).ok_or_else(|| format!("{field} must be a number from {least} to {most}"))
         };
-        let mut sum = 0.0;
-        for (fault, rate) in self.rates.each() {
-            within(&format!("rates.{}", fault.name()), rate, 0.0, 1.0)?;
-            sum += rate;
+        let of_routes = self.route_rates.iter();
+        let of_routes = of_routes.map(|(route, rates)| (format!("route_rates.{}", route.name()), rates));
+        for (field, rates) in of_routes.chain([("rates".to_owned(), &self.rates)]) {
+            let mut sum = 0.0;
+            for (fault, rate) in rates.each() {
+                within(&format!("{field}.{}", fault.name()), rate, 0.0, 1.0)?;
+                sum += rate;
+            }
+            within(&format!("the sum of the {field}"), sum, 0.0, 1.0 + 1e-9)?;
         }
-        within("the sum of the rates", sum, 0.0, 1.0 + 1e-9)?;
         within("late_seconds", self.late_seconds, 0.0, LONGEST)?;
         within("retry_after_seconds", self.retry_after_seconds, 0.0, LONGEST)?;
         within("jobs.slowness", self.jobs.slowness, 0.0, 1e6)?;
@@ -218,12 +237,28 @@ impl Fault {
             Self::DroppedBefore => "dropped_before",
             Self::DroppedAfter => "dropped_after",
             Self::Late => "late",
+            Self::Conflict => "conflict",
             Self::RateLimited => "rate_limited",
             Self::ServerError => "server_error",
             Self::ServerErrorAfter => "server_error_after",
             Self::Unavailable => "unavailable",
             Self::Malformed => "malformed",
             Self::Truncated => "truncated",
+        }
+    }
+}
+
+impl Route {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Create => "create",
+            Self::Cancel => "cancel",
+            Self::Pause => "pause",
+            Self::Delete => "delete",
+            Self::Complete => "complete",
+            Self::Report => "report",
+            Self::Read => "read",
         }
     }
 }
@@ -244,6 +279,11 @@ mod tests {
             (r#"{"rates": {"late": 0.6, "malformed": 0.6}}"#, "sum of the rates"),
             (r#"{"rates": {"slow": 0.1}}"#, "slow"),
             (r#"{"late_seconds": -1}"#, "late_seconds"),
+            (r#"{"jobs": {"slowness": "very"}}"#, "jobs.slowness"),
+            (r#"{"route_rates": {"report": {"late": "often"}}}"#, ".late: invalid type"),
+            (r#"{"route_rates": {"cancel": {"conflict": 2}}}"#, "route_rates.cancel.conflict"),
+            (r#"{"scripts": [{"route": "read", "faults": ["none", 7]}]}"#, "scripts[0].faults[1]"),
+            ("{} {}", "trailing"),
             (r#"{"jobs": {"failure_rate": 2}}"#, "jobs.failure_rate"),
             (r#"{"scripts": [{"route": "teleport", "faults": []}]}"#, "teleport"),
         ] {

@@ -112,6 +112,7 @@ impl Job {
         self.plan.map(|plan| Curve {
             seed: self.seed,
             steps: plan.resolved.steps(),
+            steps_per_epoch: plan.resolved.steps_per_epoch,
             validated: self.validation_file.is_some(),
             penalty: plan.resolved.penalty(),
         })

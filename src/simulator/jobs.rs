@@ -2,11 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::Simulator;
 use super::create::CreateJob;
 use super::errors::ApiError;
 use super::events::{self, Checkpoint};
@@ -14,12 +13,14 @@ use super::job::Job;
 use super::request::{Id, JsonBody, Params};
 use super::store::Store;
 use super::timeline::Timeline;
+use super::{Simulator, azure};
 
 type Answer = Result<Json<Value>, ApiError>;
 
 /// `POST /fine_tuning/jobs`.
 pub(super) async fn create(
     State(simulator): State<Simulator>,
+    uri: Uri,
     body: Result<JsonBody<CreateJob>, ApiError>,
 ) -> Answer {
     let (mut store, now) = simulator.open();
@@ -29,7 +30,8 @@ pub(super) async fn create(
         return Err(ApiError::new(StatusCode::FORBIDDEN, message).code("training_not_available"));
     }
     let JsonBody(request) = body?;
-    let job = request.into_job(&mut store, simulator.training_time(), simulator.clock(), now)?;
+    let is_azure = uri.path().starts_with(azure::PREFIX);
+    let job = request.into_job(&mut store, simulator.training_time(), simulator.clock(), now, is_azure)?;
     let answer = job.json(now);
     store.jobs.push(job);
     Ok(Json(answer))

@@ -7,6 +7,7 @@
 //! A [`FaultPlan`] makes calls fail on their way and jobs misbehave.
 
 mod auth;
+mod azure;
 mod chat;
 mod create;
 mod errors;
@@ -20,6 +21,7 @@ mod judge;
 mod method;
 mod metrics;
 mod models;
+mod notices;
 mod request;
 mod settings;
 mod store;
@@ -36,8 +38,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::Url;
 use tokio::net::TcpListener;
 
 pub use self::faults::{Fault, FaultPlan, FaultRates, JobFaults, Route, Script};
@@ -48,6 +51,7 @@ pub use self::timeline::JobStatus;
 
 use self::store::Store;
 use crate::clock::Clock;
+use crate::standard_webhooks::WebhookSecret;
 
 /// The largest body of a request, as at the real service: 512 MB, and a little for the form around a file.
 const LARGEST_BODY: usize = 513 * 1024 * 1024;
@@ -72,31 +76,29 @@ impl Simulator {
         Self(Arc::new(Shared { settings, clock, store: Mutex::new(store) }))
     }
 
-    /// The endpoints, under `/v1`.
+    /// The endpoints: OpenAI's under `/v1`, Azure's under `/openai/v1`, and those of the simulator alone.
     pub fn router(&self) -> Router {
-        let job = "/v1/fine_tuning/jobs/{id}";
-        Router::new()
-            .route("/v1/files", get(files::list).post(files::create))
-            .route("/v1/files/{id}", get(files::retrieve).delete(files::delete))
-            .route("/v1/files/{id}/content", get(files::content))
-            .route("/v1/fine_tuning/jobs", get(jobs::list).post(jobs::create))
-            .route(job, get(jobs::retrieve))
-            .route(&format!("{job}/cancel"), post(jobs::cancel))
-            .route(&format!("{job}/pause"), post(jobs::pause))
-            .route(&format!("{job}/resume"), post(jobs::resume))
-            .route(&format!("{job}/events"), get(jobs::events))
-            .route(&format!("{job}/checkpoints"), get(jobs::checkpoints))
-            .route("/v1/models", get(models::list))
-            .route("/v1/models/{id}", get(models::retrieve).delete(models::delete))
-            .route("/v1/chat/completions", post(chat::create))
+        let openai = protocol("/v1").route("/v1/chat/completions", post(chat::create));
+        let azure = protocol(azure::PREFIX)
+            .route(&format!("{}/chat/completions", azure::PREFIX), post(chat::create_deployed));
+        openai
+            .merge(azure)
             .fallback(errors::unknown_url)
             .method_not_allowed_fallback(errors::wrong_method)
             .layer(DefaultBodyLimit::max(LARGEST_BODY))
             .layer(middleware::from_fn_with_state(self.clone(), auth::guard))
             .layer(middleware::from_fn_with_state(self.clone(), faults::deal))
             .route("/simulator/faults", get(faults::read).put(faults::replace).delete(faults::clear))
+            .route("/simulator/deployments", get(azure::list))
+            .route("/simulator/deployments/{id}", put(azure::deploy).delete(azure::delete))
             .route("/simulator/counts", get(faults::counts))
             .with_state(self.clone())
+    }
+
+    /// Tells `target` of jobs that end, signed after Standard Webhooks, for as long as it is polled. A notice that is not taken is
+    /// sent again.
+    pub async fn send_notices(&self, target: Url, secret: WebhookSecret) {
+        notices::send(self, target, &secret).await;
     }
 
     /// Answers requests until `shutdown` resolves and the requests at hand are answered.
@@ -105,7 +107,15 @@ impl Simulator {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        axum::serve(listener, self.router()).with_graceful_shutdown(shutdown).await
+        let served = axum::serve(listener, self.router()).with_graceful_shutdown(shutdown);
+        let settings = self.settings();
+        let Some((target, secret)) = settings.webhook_url.clone().zip(settings.webhook_secret.clone()) else {
+            return served.await;
+        };
+        tokio::select! {
+            ended = served => ended,
+            () = self.send_notices(target, secret) => Ok(()),
+        }
     }
 
     /// Makes the next job that would have succeeded fail in the middle of its training. Calls add up: two of
@@ -145,10 +155,21 @@ impl Simulator {
         self.open().0.creates
     }
 
+    /// How many calls of a kind came, whatever became of them.
+    #[must_use]
+    pub fn calls(&self, route: Route) -> u64 {
+        self.open().0.dealer.calls(route)
+    }
+
     /// How many files were taken; deleted ones count as well.
     #[must_use]
     pub fn uploaded(&self) -> u64 {
         self.open().0.uploaded
+    }
+
+    /// Deploys a model under a name, as an operator does at Azure.
+    pub fn deploy(&self, name: impl Into<String>, model: impl Into<String>) {
+        self.open().0.deployments.insert(name.into(), model.into());
     }
 
     /// The state, brought up to the present moment, and that moment.
@@ -172,4 +193,23 @@ impl Simulator {
         let longest = TimeDelta::days(365);
         TimeDelta::from_std(self.settings().training_time).map_or(longest, |time| time.min(longest))
     }
+}
+
+/// What both services have, under their prefix.
+fn protocol(prefix: &str) -> Router<Simulator> {
+    let path = |rest: &str| format!("{prefix}{rest}");
+    let job = |rest: &str| format!("{prefix}/fine_tuning/jobs/{{id}}{rest}");
+    Router::new()
+        .route(&path("/files"), get(files::list).post(files::create))
+        .route(&path("/files/{id}"), get(files::retrieve).delete(files::delete))
+        .route(&path("/files/{id}/content"), get(files::content))
+        .route(&path("/fine_tuning/jobs"), get(jobs::list).post(jobs::create))
+        .route(&job(""), get(jobs::retrieve))
+        .route(&job("/cancel"), post(jobs::cancel))
+        .route(&job("/pause"), post(jobs::pause))
+        .route(&job("/resume"), post(jobs::resume))
+        .route(&job("/events"), get(jobs::events))
+        .route(&job("/checkpoints"), get(jobs::checkpoints))
+        .route(&path("/models"), get(models::list))
+        .route(&path("/models/{id}"), get(models::retrieve).delete(models::delete))
 }

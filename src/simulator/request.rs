@@ -19,9 +19,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| {
             ApiError::bad(format!("We could not parse the JSON body of your request: {error}."))
         })?;
-        serde_json::from_value(value)
-            .map(JsonBody)
-            .map_err(|error| ApiError::bad(format!("Invalid body: {error}.")))
+        serde_path_to_error::deserialize(value).map(JsonBody).map_err(|error| {
+            let (field, why) = (error.path().to_string(), error.inner());
+            match field.as_str() {
+                "." => ApiError::bad(format!("Invalid body: {why}.")),
+                _ => ApiError::bad(format!("Invalid '{field}': {why}.")).param(field),
+            }
+        })
     }
 }
 

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use reqwest::Url;
+
 use super::faults::FaultPlan;
+use crate::standard_webhooks::WebhookSecret;
 
 /// The longest training time, so that the end of a job is always a date.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
@@ -23,6 +26,16 @@ pub struct Settings {
     #[arg(long, value_name = "KEY")]
     pub api_key: Option<String>,
 
+    /// Address that is told of jobs that end, such as `http://127.0.0.1:8080/v1/webhooks/openai`
+    #[arg(long, value_name = "URL", requires = "webhook_secret")]
+    pub webhook_url: Option<Url>,
+
+    /// Secret that those notices are signed with, `whsec_` and base64
+    #[arg(
+        long, env = "OPENAI_WEBHOOK_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = webhook_secret,
+    )]
+    pub webhook_secret: Option<WebhookSecret>,
+
     /// File with a plan of faults, JSON; without it everything goes well. `/simulator/faults` shows and changes it
     #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true, value_parser = fault_plan)]
     pub faults: FaultPlan,
@@ -34,6 +47,8 @@ impl Default for Settings {
             latency: Duration::ZERO,
             training_time: Duration::from_secs(3),
             api_key: None,
+            webhook_url: None,
+            webhook_secret: None,
             faults: FaultPlan::default(),
         }
     }
@@ -45,9 +60,15 @@ impl fmt::Debug for Settings {
             .field("latency", &self.latency)
             .field("faults", &self.faults)
             .field("training_time", &self.training_time)
+            .field("webhook_url", &self.webhook_url.as_ref().map(|_| "set"))
+            .field("webhook_secret", &self.webhook_secret)
             .field("api_key", &self.api_key.as_ref().map(|_| "set"))
             .finish()
     }
+}
+
+fn webhook_secret(text: &str) -> Result<WebhookSecret, String> {
+    WebhookSecret::new(text).map_err(|form| form.to_string())
 }
 
 fn fault_plan(file: &str) -> Result<FaultPlan, String> {
@@ -102,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_key_is_not_printed() {
-        let settings = Settings { api_key: Some("sk-secret".into()), ..Settings::default() };
-        assert!(!format!("{settings:?}").contains("secret"));
+        let settings = Settings { api_key: Some("sk-hidden".into()), ..Settings::default() };
+        assert!(!format!("{settings:?}").contains("hidden"));
     }
 }

@@ -1,6 +1,6 @@
 //! What the simulator remembers: files, jobs and tuned models, in memory only.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use axum::body::Bytes;
 use chrono::{DateTime, Utc};
@@ -87,6 +87,8 @@ pub(super) struct Store {
     pub(super) creates: CreateCounts,
     /// Files that were taken.
     pub(super) uploaded: u64,
+    /// Models by the names under which an operator deployed them.
+    pub(super) deployments: BTreeMap<String, String>,
     /// Who deals faults.
     pub(super) dealer: Dealer,
 }

@@ -75,6 +75,9 @@ pub trait Trainer: Send + Sync {
     /// The models that the provider kept along the way, the earliest first. Empty where it keeps none.
     fn checkpoints(&self, job_id: &str) -> impl Future<Output = Result<Vec<Checkpoint>>> + Send;
 
+    /// Whether an uploaded file can be trained on now. One that never can is an error.
+    fn is_ready(&self, file: &FileId) -> impl Future<Output = Result<bool>> + Send;
+
     /// Deletes an uploaded file. A file that is gone already is no error.
     fn delete_file(&self, file: &FileId) -> impl Future<Output = Result<()>> + Send;
 

@@ -118,6 +118,12 @@ impl Trainer for AnyTrainer {
         }
     }
 
+    async fn is_ready(&self, file: &FileId) -> Result<bool> {
+        match self {
+            Self::OpenAi(trainer) => trainer.is_ready(file).await,
+        }
+    }
+
     async fn delete_file(&self, file: &FileId) -> Result<()> {
         match self {
             Self::OpenAi(trainer) => trainer.delete_file(file).await,

@@ -44,9 +44,15 @@ pub(crate) struct Trained {
 }
 
 impl World {
-    pub(crate) async fn new(pipelines: usize, faults: FaultPlan, settle_seconds: f64) -> Self {
+    /// A provider whose time is `provider_time`: what a test hides and how far jobs are then depend on the test alone.
+    pub(crate) async fn new(
+        pipelines: usize,
+        faults: FaultPlan,
+        settle_seconds: f64,
+        provider_time: Clock,
+    ) -> Self {
         let settings = Settings { training_time: Duration::from_millis(300), faults, ..Settings::default() };
-        let provider = Simulator::new(settings, Clock::system());
+        let provider = Simulator::new(settings, provider_time);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let provider_url = format!("http://{}", listener.local_addr().unwrap());
         let router = provider.router();
@@ -154,6 +160,23 @@ impl World {
             }
             Err(TriggerError::RunActive(_)) => false,
             Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Waits until there is nothing left that `query` counts.
+    pub(crate) async fn until_none(&self, query: &str) {
+        let none = async {
+            while self.number(query).await > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, none).await.is_ok(), "there always is some: {query}");
+    }
+
+    /// Changes what is stored, and wakes whatever waits for its time.
+    pub(crate) async fn change(&self, statement: &str) {
+        for statement in [statement, "UPDATE jobs SET run_at = now() WHERE state = 'ready'"] {
+            sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&self.database.pool).await.unwrap();
         }
     }
 

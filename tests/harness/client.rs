@@ -21,6 +21,11 @@ pub(crate) struct Answer {
 }
 
 impl Client {
+    /// The address of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     pub(crate) fn new(base: String, key: String) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().expect("makes a client");
         Self { http, base, key }

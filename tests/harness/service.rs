@@ -30,8 +30,8 @@ use super::database::{TestDatabase, fresh_database};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the provider charges: a token costs a dollar, so that the small datasets of tests cost something.
-const PRICES: &str =
-    r#"{"currency": "USD", "models": {"gpt-4o-2024-08-06": {"training_per_million_tokens": 1000000}}}"#;
+const PRICES: &str = r#"{"currency": "USD", "models": {"gpt-4o-2024-08-06": {"training_per_million_tokens": 1000000},
+        "gpt-4o": {"input_per_million_tokens": 1000000, "output_per_million_tokens": 2000000}}}"#;
 
 /// What the provider signs its notices with.
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_dHVuZWxvb3AncyB0ZXN0cw==";

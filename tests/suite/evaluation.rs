@@ -1,6 +1,7 @@
 //! What a new model shows before it meets traffic; training by preference.
 
 use serde_json::{Value, json};
+use tuneloop::simulator::{FaultPlan, Route};
 
 use crate::harness::service::{TestService, config};
 
@@ -45,6 +46,36 @@ async fn a_judge_compares_the_new_model_with_the_live_one_on_what_was_set_aside(
     let version = run["version"].as_str().unwrap();
     let version = service.read(&format!("/v1/pipelines/hook/models/{version}")).await;
     assert_eq!(version["metrics"]["quality"], compared["candidate"]);
+
+    // The live model and the judge are one here: 8 answers and 16 scores. What tuned models cost is not in the table.
+    let usage = run["cost"]["evaluation"].as_array().unwrap();
+    let of = |model: &Value| usage.iter().find(|usage| &usage["model_id"] == model).unwrap();
+    let (live, tuned) = (of(&json!("gpt-4o")), of(&run["training"]["model_id"]));
+    assert_eq!((&live["calls"], live["currency"].as_str()), (&json!(24), Some("USD")));
+    let tokens = |usage: &Value, what: &str| usage[what].as_f64().unwrap();
+    let cost = tokens(live, "prompt_tokens") + 2.0 * tokens(live, "completion_tokens");
+    assert!(cost > 0.0 && (live["cost"].as_f64().unwrap() - cost).abs() < 1e-6, "{live}");
+    assert_eq!((tuned.get("cost"), tuned.get("currency")), (None, None), "{tuned}");
+    let all = service.read("/v1/costs").await;
+    let mut items = all["items"].as_array().unwrap().clone();
+    let priced = items.iter().find(|item| item["currency"] == "USD").unwrap();
+    assert_eq!((&priced["evaluation_calls"], &priced["evaluation_cost"]), (&json!(24), &live["cost"]));
+    let unpriced = items.iter().find(|item| item.get("currency").is_none()).unwrap();
+    assert_eq!((&unpriced["evaluation_calls"], unpriced.get("evaluation_cost")), (&tuned["calls"], None));
+    // The same in pages of one.
+    let (mut path, mut paged) = ("/v1/costs?limit=1".to_owned(), Vec::new());
+    loop {
+        let page = service.read(&path).await;
+        paged.extend(page["items"].as_array().unwrap().clone());
+        let Some(cursor) = page.get("next_cursor") else { break };
+        path = format!("/v1/costs?limit=1&cursor={}", cursor.as_str().unwrap());
+    }
+    assert_eq!(paged, std::mem::take(&mut items));
+    // And it is in the month's budget.
+    let mut conn = service.db.acquire().await.unwrap();
+    let spent = tuneloop::preflight::spending(&mut conn, "hook", "USD").await.unwrap();
+    let trained = run["cost"]["actual"].as_f64().unwrap();
+    assert!((spent.amount - trained - cost).abs() < 1e-6, "{spent:?}");
     service.end().await;
 }
 
@@ -83,6 +114,7 @@ async fn losses_are_compared_where_the_live_model_has_one() {
     let shown = service.read(&format!("/v1/runs/{first}/evaluation")).await;
     assert!(shown["found"]["loss"]["candidate"].as_f64().unwrap() > 0.0, "{shown:#}");
     assert_eq!(shown["found"]["loss"].get("live"), None, "nobody here trained the first live model");
+    assert_eq!(shown["found"]["loss"]["outcome"], "no_data");
     let version = run["version"].as_str().unwrap();
     let promote = format!("/v1/pipelines/hook/models/{version}/promote");
     service.post(&promote, json!({"reason": "to compare with"})).await.expect(200);
@@ -145,5 +177,28 @@ async fn a_pipeline_learns_from_pairs_of_better_and_worse_answers() {
     assert_eq!(shown["items"][2]["non_preferred_output"], lines[2]["non_preferred_output"]);
     let report = service.read(&format!("/v1/runs/{id}/preflight")).await;
     assert_eq!((&report["method"], &report["fault_count"]), (&json!("preference"), &json!(0)));
+    service.end().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_compared_is_rejected_where_the_settings_say_so() {
+    let service = with_evaluation(json!({"comparison": {"by": "loss", "no_data": "reject"}})).await;
+    let id = service.trigger("hook").await;
+    let run = service.wait_until(&id, "rejected").await;
+    assert_eq!((&run["step"], &run["reason_code"]), (&json!("evaluate"), &json!("no_data")), "{run:#}");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn answers_under_way_when_another_fails_are_kept_and_not_paid_for_again() {
+    let service = with_evaluation(json!({"smoke": {"prompts": 4}})).await;
+    let faults = json!({
+        "scripts": [{"route": "complete", "faults": ["server_error", "late", "late", "late"]}], "late_seconds": 1,
+    });
+    service.simulator.set_faults(FaultPlan::parse(&faults.to_string()).unwrap());
+    let id = service.trigger("hook").await;
+    let run = service.wait_for_test(&id).await;
+    assert_eq!(service.simulator.calls(Route::Complete), 5, "one was asked again");
+    assert_eq!(run["cost"]["evaluation"][0]["calls"], 4, "{run:#}");
     service.end().await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tuneloop::simulator::JobStatus;
+use tuneloop::simulator::{FaultPlan, JobStatus};
 use tuneloop::standard_webhooks::WebhookSecret;
 
 use crate::harness::service::{TestService, WEBHOOK_SECRET};
@@ -149,7 +149,7 @@ async fn a_notice_of_the_provider_wakes_the_run_once_and_only_with_its_signature
     assert_eq!(notice(&service, "msg_1", 0, job, WEBHOOK_SECRET).await, 204);
     service.wait_for_test(&id).await;
     let metrics = service.text("/metrics", &[]).await;
-    for (outcome, count) in [("accepted", 1), ("replayed", 1), ("refused", 2), ("ignored", 1)] {
+    for (outcome, count) in [("accepted", 1), ("replayed", 1), ("refused", 2), ("kept", 1)] {
         let line =
             format!("tuneloop_webhooks_received_total{{outcome=\"{outcome}\",provider=\"openai\"}} {count}");
         assert!(metrics.contains(&line), "{line}: {metrics}");
@@ -197,5 +197,86 @@ async fn training_settings_out_of_bounds_are_told_by_their_field() {
     for field in ["/training/method", "/training/beta", "/training/search/n_epochs"] {
         assert!(fields.contains(&field), "{fields:?}");
     }
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_notice_that_comes_before_the_jobs_id_is_stored_wakes_the_run_once_it_is() {
+    let service = TestService::start().await;
+    service
+        .pipeline("hook", |config| {
+            config["training"]["poll_seconds"] = json!(3600.0);
+            config["training"]["maximum_poll_seconds"] = json!(3600.0);
+        })
+        .await;
+    service.posts(12, 0.08).await;
+    // The job is created and ends while the answer is on its way.
+    let late = json!({"scripts": [{"route": "create", "faults": ["late"]}], "late_seconds": 3});
+    service.simulator.set_faults(FaultPlan::parse(&late.to_string()).unwrap());
+    let id = service.trigger("hook").await;
+    let ended = async {
+        while !service.simulator.jobs().first().is_some_and(|job| job.status.is_final()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), ended).await.expect("the job ends");
+    let job = service.simulator.jobs()[0].id.clone();
+    assert_eq!(service.run(&id).await["training"].get("job_id"), None, "it is not known yet");
+    assert_eq!(notice(&service, "msg_1", 0, &job, WEBHOOK_SECRET).await, 204);
+    service.wait_for_test(&id).await;
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM early_notices").fetch_one(&service.db).await.unwrap();
+    assert_eq!(left, 0);
+    service.end().await;
+}
+
+#[tokio::test]
+async fn a_run_goes_on_without_reports_that_cannot_be_read_and_they_are_read_later() {
+    let service = TestService::start().await;
+    service.pipeline("hook", |config| config["dataset"]["split"] = json!({"validation_share": 0.3})).await;
+    with_validation(&service).await;
+    let broken = json!({"route_rates": {"report": {"server_error": 1.0}}});
+    service.simulator.set_faults(FaultPlan::parse(&broken.to_string()).unwrap());
+    let id = service.trigger("hook").await;
+    let run = service.wait_for_test(&id).await;
+    let events = service.read(&format!("/v1/runs/{id}/events?limit=200")).await;
+    let noted = |event: &Value| event["message"].as_str().unwrap().contains("its reports could not be read");
+    assert!(events["items"].as_array().unwrap().iter().any(noted), "{events:#}");
+    let training = format!("/v1/trainings/{}", run["training"]["id"].as_str().unwrap());
+    let shown = service.read(&training).await;
+    assert_eq!((&shown["reports_owed"], shown.get("validation_loss")), (&json!(true), None));
+
+    service.simulator.set_faults(FaultPlan::default());
+    let read = async {
+        while service.read(&training).await["reports_owed"] == json!(true) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), read).await.expect("they are read");
+    let shown = service.read(&training).await;
+    let version = run["version"].as_str().unwrap();
+    let version = service.read(&format!("/v1/pipelines/hook/models/{version}")).await;
+    assert!(shown["validation_loss"].is_f64(), "{shown:#}");
+    assert_eq!(version["metrics"]["validation_loss"], shown["validation_loss"]);
+    assert!(!service.read(&format!("{training}/checkpoints")).await["items"].as_array().unwrap().is_empty());
+    service.end().await;
+}
+
+#[tokio::test]
+async fn the_simulators_own_notices_wake_the_run() {
+    let service = TestService::start().await;
+    service
+        .pipeline("hook", |config| {
+            config["training"]["poll_seconds"] = json!(3600.0);
+            config["training"]["maximum_poll_seconds"] = json!(3600.0);
+        })
+        .await;
+    service.posts(12, 0.08).await;
+    let (simulator, secret) = (service.simulator.clone(), WebhookSecret::new(WEBHOOK_SECRET).unwrap());
+    let target = service.url("/v1/webhooks/openai").parse().unwrap();
+    let sending = tokio::spawn(async move { simulator.send_notices(target, secret).await });
+    let id = service.trigger("hook").await;
+    service.wait_for_test(&id).await;
+    sending.abort();
     service.end().await;
 }

@@ -26,6 +26,28 @@ capabilities:
     secretKeyRef:
       name: {{ $secret }}
       key: OPENAI_API_KEY
+{{- with .Values.webhook.existingSecret }}
+- name: OPENAI_WEBHOOK_SECRET
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: OPENAI_WEBHOOK_SECRET
+{{- end }}
+{{- with .Values.azure }}
+{{- if .endpoint }}
+- name: AZURE_OPENAI_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: AZURE_OPENAI_API_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: AZURE_OPENAI_API_KEY
+{{- end }}
+{{- end }}
+{{- if .Values.prices }}
+- name: TUNELOOP_PRICES
+  value: /etc/tuneloop/prices.json
+{{- end }}
 - name: TUNELOOP_LISTEN
   value: "0.0.0.0:8080"
 - name: TUNELOOP_ROLES

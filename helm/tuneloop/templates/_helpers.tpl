@@ -51,6 +51,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ default (printf "%s-datasets" (include "tuneloop.fullname" .) | trunc 253) .Values.datasets.persistence.existingClaim }}
 {{- end }}
 
+{{- define "tuneloop.pricesName" -}}
+{{ printf "%s-prices" (include "tuneloop.fullname" .) | trunc 253 }}
+{{- end }}
+
 {{/* "true" when datasets are on a volume of the cluster that one pod at a time can use. */}}
 {{- define "tuneloop.exclusiveVolume" -}}
 {{- with .Values.datasets -}}
@@ -67,6 +71,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- else if or .databaseUrl .openaiApiKey }}
 {{- fail "\n\nsecret.existingSecret holds both keys: leave secret.databaseUrl and secret.openaiApiKey empty.\n" }}
 {{- end }}
+{{- end }}
+{{- if ne (empty .Values.azure.endpoint) (empty .Values.azure.existingSecret) }}
+{{- fail "\n\nSet azure.endpoint and azure.existingSecret (the name of a Secret with the key AZURE_OPENAI_API_KEY) together, or neither.\n" }}
 {{- end }}
 {{- if and (gt (int .Values.replicaCount) 1) (not .Values.datasets.url) }}
 {{- if or (not .Values.datasets.persistence.enabled) (include "tuneloop.exclusiveVolume" .) }}

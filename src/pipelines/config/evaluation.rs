@@ -50,9 +50,23 @@ pub enum ComparisonSettings {
         /// The run is rejected where the new model's loss is above the live one's by more than this.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         maximum_increase: Option<f64>,
+        /// What becomes of the run where one of the models has no loss.
+        #[serde(default)]
+        no_data: NoData,
     },
     /// By another model that scores both models' answers from 0 to 1.
     Judge(JudgeSettings),
+}
+
+/// What becomes of a run whose model cannot be compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NoData {
+    /// It goes on, and says so.
+    #[default]
+    GoOn,
+    /// It is rejected.
+    Reject,
 }
 
 /// A model that scores answers.
@@ -88,7 +102,7 @@ impl EvaluationSettings {
         checks.that("smoke/maximum_characters", longest, "must be between 1 and 1000000");
         checks.duration("serving_seconds", self.serving_seconds);
         match &self.comparison {
-            Some(ComparisonSettings::Loss { maximum_increase }) => {
+            Some(ComparisonSettings::Loss { maximum_increase, .. }) => {
                 let good = maximum_increase.is_none_or(|most| most.is_finite() && most >= 0.0);
                 checks.that("comparison/maximum_increase", good, "must be a number of at least 0");
             }

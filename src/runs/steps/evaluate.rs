@@ -47,8 +47,8 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     }
     let refused = match &context.config.evaluation.comparison {
         None => None,
-        Some(ComparisonSettings::Loss { maximum_increase }) => {
-            comparing::by_loss(context, &candidate, *maximum_increase, &mut found).await?
+        Some(ComparisonSettings::Loss { maximum_increase, no_data }) => {
+            comparing::by_loss(context, &candidate, *maximum_increase, *no_data, &mut found).await?
         }
         Some(ComparisonSettings::Judge(judge)) => {
             let questions = questions(context, &training, judge.examples).await?;
@@ -59,8 +59,8 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
             comparing::by_judge(context, &candidate, judge, &questions, &mut found).await?
         }
     };
-    if let Some(reason) = refused {
-        return reject(context, &candidate, &found, "below_floor", reason).await;
+    if let Some((code, reason)) = refused {
+        return reject(context, &candidate, &found, code, reason).await;
     }
     let mut tx = context.begin().await?;
     evaluation::keep_evaluation(&mut tx, context.run.id, candidate.id, &found).await?;
@@ -158,10 +158,10 @@ fn summary(candidate: &ModelVersion, found: &Evaluation) -> String {
             }
             (Some(candidate), None) => {
                 format!(
-                    "and a validation loss of {candidate:.4}, while the live one has none to compare with"
+                    "and a validation loss of {candidate:.4}; no_data to compare it by: the live one has none"
                 )
             }
-            (None, _) => "and the provider told no validation loss to compare by".into(),
+            (None, _) => "and no_data to compare it by: the provider told no validation loss".into(),
         });
     }
     said.join(" ")

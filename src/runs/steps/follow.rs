@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::{Postgres, Transaction};
 
+use super::super::cleanup;
 use super::super::machine::StepContext;
 use super::super::progress;
 use super::super::trainings::{self, Training};
@@ -48,7 +49,16 @@ pub(super) async fn follow(
     });
     let words = report.words();
     let transition = match (&job.status, &job.fine_tuned_model) {
+        (JobStatus::Succeeded, Some(model)) if report.unread.is_some() && settles(context, &job) => {
+            let reason = format!("{job_id} made {model}{words}");
+            Transition::wait(tx, seconds(context.config.training.poll_seconds), "training", reason)
+        }
         (JobStatus::Succeeded, Some(model)) => {
+            if report.unread.is_some() {
+                // Its losses and checkpoints may still come to be known, and the run does not end for want of them.
+                trainings::owe_reports(&mut tx, training.id, true).await?;
+                cleanup::enqueue(&mut tx, context.run).await?;
+            }
             trials::ended(context, tx, format!("{job_id} made {model}{words}")).await?
         }
         (JobStatus::Succeeded, None) => missing_model(context, tx, &job).await?,
@@ -95,14 +105,18 @@ fn until_next_look(context: &StepContext<'_>, training: &Training, changed: bool
     seconds(grown.min(longest) * (0.8 + 0.4 * context.services.clock.fraction()))
 }
 
+/// Whether what belongs to a job that has ended may be told a moment later.
+fn settles(context: &StepContext<'_>, job: &ProviderJob) -> bool {
+    context.now < job.finished_at.unwrap_or(job.created_at) + settle_time(context)
+}
+
 /// A model may be told a moment after the job's end, but not for ever.
 async fn missing_model(
     context: &StepContext<'_>,
     tx: Transaction<'static, Postgres>,
     job: &ProviderJob,
 ) -> Result<Transition, JobError> {
-    let ended = job.finished_at.unwrap_or(job.created_at);
-    if context.now < ended + settle_time(context) {
+    if settles(context, job) {
         let reason = format!("{} has succeeded and does not name its model yet", job.id);
         return Ok(Transition::wait(tx, seconds(context.config.training.poll_seconds), "training", reason));
     }
@@ -123,6 +137,8 @@ fn failure(job: &ProviderJob) -> (String, String) {
 struct Report {
     events: Vec<TrainingEvent>,
     checkpoints: Vec<Checkpoint>,
+    /// Why some of it could not be read at this look.
+    unread: Option<String>,
 }
 
 impl Report {
@@ -133,12 +149,13 @@ impl Report {
         job: &ProviderJob,
     ) -> Result<Self, JobError> {
         let newest = progress::newest_event(&context.services.db, training.id).await?;
-        let events = offered(trainer.events(&job.id, newest.as_deref()).await)?;
+        let mut unread = None;
+        let events = offered(trainer.events(&job.id, newest.as_deref()).await, &mut unread);
         let checkpoints = match job.status {
-            JobStatus::Succeeded => offered(trainer.checkpoints(&job.id).await)?,
+            JobStatus::Succeeded => offered(trainer.checkpoints(&job.id).await, &mut unread),
             _ => Vec::new(),
         };
-        Ok(Self { events, checkpoints })
+        Ok(Self { events, checkpoints, unread })
     }
 
     /// The last step with a training loss.
@@ -148,18 +165,24 @@ impl Report {
     }
 
     fn words(&self) -> String {
-        self.point().map_or_else(String::new, |(step, loss)| format!(", step {step}, loss {loss:.3}"))
+        let point = self.point().map(|(step, loss)| format!(", step {step}, loss {loss:.3}"));
+        let unread = self.unread.as_ref().map(|why| format!("; its reports could not be read: {why}"));
+        point.into_iter().chain(unread).collect()
     }
 }
 
-/// Services that speak the protocol need not have every list of it, and no training ends for want of a curve.
-fn offered<T>(answer: trainers::Result<Vec<T>>) -> Result<Vec<T>, JobError> {
+/// Services that speak the protocol need not have every list of it, and no training ends for want of a curve: what cannot be
+/// read now is noted, and read later.
+fn offered<T>(answer: trainers::Result<Vec<T>>, unread: &mut Option<String>) -> Vec<T> {
     match answer {
-        Ok(list) => Ok(list),
+        Ok(list) => return list,
         Err(error @ TrainerError::Rejected { .. }) => {
             tracing::warn!(%error, "the provider does not report on its job");
-            Ok(Vec::new())
         }
-        Err(error) => Err(error.into()),
+        Err(error @ TrainerError::Retryable { .. }) => {
+            tracing::warn!(%error, "the provider's reports are to be read later");
+            unread.get_or_insert(error.to_string());
+        }
     }
+    Vec::new()
 }

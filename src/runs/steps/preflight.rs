@@ -6,14 +6,14 @@ use sqlx::types::Json;
 use sqlx::{Postgres, Transaction};
 
 use super::super::machine::StepContext;
-use super::super::trainings::{self, NewTraining};
+use super::super::trainings::{self, NewTraining, Training};
 use super::super::transition::Transition;
 use super::super::{Request, RunStatus, Step};
 use super::{broken, seconds, until};
 use crate::dataset::Manifest;
 use crate::halt;
 use crate::jobs::JobError;
-use crate::preflight::{self, ExpectedCost, Gate, Plan, PreflightReport, Spending};
+use crate::preflight::{self, ExpectedCost, ExpectedTraining, Gate, PreflightReport, Spending};
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let collected = context.run.collected.as_ref().ok_or_else(|| broken("its dataset"))?;
@@ -50,7 +50,8 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         );
         return Ok(Transition::finish(tx, RunStatus::Failed, "invalid_training_file", reason).with(data));
     }
-    let note = match judge(context, &mut tx, &report).await? {
+    let due = due(context, &mut tx, &report).await?;
+    let note = match judge(context, &mut tx, &report, &due).await? {
         Judged::GoOn(note) => note,
         Judged::Ask(code, reason) => {
             let wait = until(context.now, expiry(context, report.made_at));
@@ -61,21 +62,27 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
             return Ok(Transition::finish(tx, status, code, reason).with(data));
         }
     };
-    intend(context, &mut tx, collected, &report).await?;
+    intend(context, &mut tx, collected, &report, &due).await?;
     Ok(Transition::next(tx, Step::Upload, note).with(data))
+}
+
+/// The places of the trainings that are to be paid for: all, or after a retry those that earlier ones left without a
+/// model.
+async fn due(
+    context: &StepContext<'_>,
+    tx: &mut Transaction<'static, Postgres>,
+    report: &PreflightReport,
+) -> sqlx::Result<Vec<(i32, ExpectedTraining)>> {
+    let before = trainings::newest_of_run(&mut **tx, context.run.id).await?;
+    let is_due = |trial: &i32| before.get(trial).is_none_or(Training::is_spent);
+    Ok((0..).zip(report.trainings.iter().cloned()).filter(|(trial, _)| is_due(trial)).collect())
 }
 
 async fn examine(context: &StepContext<'_>, collected: &Manifest) -> Result<PreflightReport, JobError> {
     let services = context.services;
     let training = &context.config.training;
-    let trials = training.trials();
-    let plan = Plan {
-        provider: &training.provider,
-        base_model: &training.base_model,
-        method: training.method,
-        trials: &trials,
-    };
-    let examining = preflight::examine(&services.datasets, collected, plan, &services.prices, context.now);
+    let examining =
+        preflight::examine(&services.datasets, collected, training.into(), &services.prices, context.now);
     Ok(context.lease.keep(&services.db, examining).await??)
 }
 
@@ -90,6 +97,7 @@ async fn judge(
     context: &StepContext<'_>,
     tx: &mut Transaction<'static, Postgres>,
     report: &PreflightReport,
+    due: &[(i32, ExpectedTraining)],
 ) -> Result<Judged, JobError> {
     let run = context.run;
     let who = run.request_actor.as_deref().unwrap_or("somebody");
@@ -102,11 +110,12 @@ async fn judge(
         }
         _ => {}
     }
-    let spent = match &report.cost {
+    let cost = report.cost.of_tokens(due.iter().map(|(_, expected)| expected.billed_tokens).sum());
+    let spent = match &cost {
         ExpectedCost::Estimate { currency, .. } => preflight::spending(tx, &run.pipeline, currency).await?,
         ExpectedCost::Unknown { .. } => Spending::default(),
     };
-    Ok(match preflight::gate(&context.config.budget, &report.cost, spent) {
+    Ok(match preflight::gate(&context.config.budget, &cost, spent) {
         Gate::Open => Judged::GoOn(words(report)),
         Gate::Skip(reason) => Judged::Stop(RunStatus::Skipped, "budget_exceeded", reason),
         Gate::Ask(_, reason) if context.now >= expiry(context, report.made_at) => {
@@ -128,6 +137,7 @@ async fn intend(
     tx: &mut Transaction<'static, Postgres>,
     collected: &Manifest,
     report: &PreflightReport,
+    due: &[(i32, ExpectedTraining)],
 ) -> Result<(), JobError> {
     let digest = context.run.dataset_digest.as_deref().ok_or_else(|| broken("its dataset"))?;
     let validation = collected.parts.as_ref().and_then(|parts| parts.validation.as_ref());
@@ -137,25 +147,24 @@ async fn intend(
         }
         ExpectedCost::Unknown { .. } => None,
     };
-    for (trial, expected) in (0..).zip(&report.trainings) {
-        let id = context.services.clock.uuid();
+    for (trial, expected) in due {
         let new = NewTraining {
-            id,
+            id: context.services.clock.uuid(),
             run: context.run.id,
             provider: &report.provider,
             base_model: &report.base_model,
             dataset_digest: digest,
             validation_digest: validation.map(|part| part.digest.as_str()),
-            trial,
+            trial: *trial,
             hyperparameters: expected.hyperparameters,
             expected_tokens: i64::try_from(expected.billed_tokens).ok(),
             price,
         };
         trainings::insert(tx, &new).await?;
-        if trial == 0 {
-            trainings::set_current(tx, context.run.id, id).await?;
-        }
     }
+    let all = trainings::newest_of_run(&mut **tx, context.run.id).await?;
+    let first = all.values().find(|training| training.is_open()).ok_or_else(|| broken("its trainings"))?;
+    trainings::set_current(tx, context.run.id, first.id).await?;
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! The trainings of a search, one after the other: providers let few jobs train at once, and a budget is easier to keep.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 use serde_json::json;
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -15,10 +14,7 @@ use crate::jobs::JobError;
 
 /// The run's trainings by their place in the search; of one that was renewed, the newest.
 pub(super) async fn of_run(conn: &mut PgConnection, run: Uuid) -> sqlx::Result<Vec<Training>> {
-    let all = trainings::of_run(conn, run).await?;
-    let newest: BTreeMap<i32, Training> =
-        all.into_iter().map(|training| (training.trial, training)).collect();
-    Ok(newest.into_values().collect())
+    Ok(trainings::newest_of_run(conn, run).await?.into_values().collect())
 }
 
 /// After a training that made a model: on to the next one, or to the registration of the best.
@@ -28,7 +24,7 @@ pub(super) async fn ended(
     note: String,
 ) -> Result<Transition, JobError> {
     let trials = of_run(&mut tx, context.run.id).await?;
-    if let Some(next) = trials.iter().find(|trial| is_open(trial)) {
+    if let Some(next) = trials.iter().find(|trial| trial.is_open()) {
         return on_to(context, tx, next, trials.len(), &note).await;
     }
     let best = trials.iter().filter(|trial| trial.fine_tuned_model.is_some()).min_by(|a, b| by_loss(a, b));
@@ -50,16 +46,11 @@ pub(super) async fn failed(
     reason: String,
 ) -> Result<Transition, JobError> {
     let trials = of_run(&mut tx, context.run.id).await?;
-    let others = trials.iter().any(|trial| is_open(trial) || trial.fine_tuned_model.is_some());
+    let others = trials.iter().any(|trial| trial.is_open() || trial.fine_tuned_model.is_some());
     if others {
         return ended(context, tx, reason).await;
     }
     Ok(Transition::finish(tx, RunStatus::Failed, code, reason))
-}
-
-fn is_open(trial: &Training) -> bool {
-    trial.fine_tuned_model.is_none()
-        && !matches!(trial.provider_status.as_deref(), Some("succeeded" | "failed" | "cancelled"))
 }
 
 async fn on_to(

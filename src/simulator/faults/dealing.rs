@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 use super::super::Simulator;
 use super::super::errors::ApiError;
 use super::super::job::JobError;
-use super::{Fault, FaultPlan, Route};
+use super::{Fault, FaultPlan, FaultRates, Route};
 
 /// The plan in force and how far it has come.
 #[derive(Debug)]
@@ -47,14 +47,17 @@ impl Dealer {
         self.plan = plan;
     }
 
+    pub(in crate::simulator) fn calls(&self, route: Route) -> u64 {
+        self.calls.get(&route).copied().unwrap_or_default()
+    }
+
     fn next(&mut self, route: Route) -> Fault {
         *self.calls.entry(route).or_default() += 1;
         let scripted =
             self.plan.scripts.iter_mut().find(|script| script.route == route && !script.faults.is_empty());
         let fault = match scripted.and_then(|script| script.faults.pop_front()) {
             Some(fault) => fault,
-            None if self.plan.routes.is_empty() || self.plan.routes.contains(&route) => self.draw(),
-            None => Fault::None,
+            None => self.rates(route).map_or(Fault::None, |rates| self.draw(rates)),
         };
         if fault != Fault::None {
             *self.dealt.entry(fault).or_default() += 1;
@@ -62,9 +65,15 @@ impl Dealer {
         fault
     }
 
-    fn draw(&mut self) -> Fault {
+    /// The rates for a kind of call: its own, else those of all that are named.
+    fn rates(&self, route: Route) -> Option<FaultRates> {
+        let named = self.plan.routes.is_empty() || self.plan.routes.contains(&route);
+        self.plan.route_rates.get(&route).copied().or(named.then_some(self.plan.rates))
+    }
+
+    fn draw(&mut self, rates: FaultRates) -> Fault {
         let mut left: f64 = self.random.random();
-        for (fault, rate) in self.plan.rates.each() {
+        for (fault, rate) in rates.each() {
             if left < rate {
                 return fault;
             }
@@ -100,12 +109,14 @@ impl Dealer {
 fn route(request: &Request) -> Route {
     let path = request.uri().path();
     match *request.method() {
+        Method::GET if path.ends_with("/events") || path.ends_with("/checkpoints") => Route::Report,
         Method::GET => Route::Read,
         Method::DELETE => Route::Delete,
         _ if path.ends_with("/files") => Route::Upload,
         _ if path.ends_with("/jobs") => Route::Create,
         _ if path.ends_with("/completions") => Route::Complete,
-        _ => Route::Act,
+        _ if path.ends_with("/cancel") => Route::Cancel,
+        _ => Route::Pause,
     }
 }
 
@@ -135,6 +146,7 @@ pub(in crate::simulator) async fn deal(
             tokio::time::sleep(late).await;
             response
         }
+        Fault::Conflict => refused(StatusCode::CONFLICT, "Another request is at work on this."),
         Fault::RateLimited => {
             let mut response = refused(StatusCode::TOO_MANY_REQUESTS, "Rate limit reached.");
             let (name, value) = retry_after_header(retry_after, call, simulator.clock().now());

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::harness::{Harness, examples};
 use super::spec::events;
-use crate::simulator::{CreateCounts, JobStatus, Settings};
+use crate::simulator::{CreateCounts, FaultPlan, JobStatus, Settings};
 
 const JOBS: &str = "/fine_tuning/jobs";
 
@@ -337,4 +339,66 @@ async fn completions_are_the_same_whole_and_streamed() {
         (&json!("length"), &json!(3))
     );
     assert!(content.starts_with(short["choices"][0]["message"]["content"].as_str().unwrap()));
+}
+
+#[tokio::test]
+async fn routes_have_rates_of_their_own_and_are_counted_apart() {
+    let harness = Harness::new();
+    let job = harness.job(&harness.file(&examples(12)).await).await;
+    let plan = r#"{"rates": {"conflict": 1}, "route_rates": {"cancel": {}, "report": {"server_error": 1}}}"#;
+    harness.simulator.set_faults(FaultPlan::parse(plan).unwrap());
+    let status = async |path: &str, posts: bool| {
+        let answer = if posts { harness.post(path, &json!({})).await } else { harness.get(path).await };
+        answer.status.as_u16()
+    };
+    let job = format!("/fine_tuning/jobs/{job}");
+    assert_eq!(status(&job, false).await, 409);
+    for reports in ["events", "checkpoints"] {
+        assert_eq!(status(&format!("{job}/{reports}"), false).await, 500);
+    }
+    assert_eq!(status(&format!("{job}/pause"), true).await, 409);
+    assert_eq!(status(&format!("{job}/cancel"), true).await, 200, "its rates are all 0");
+    let counts = harness.send(Request::get("/simulator/counts").body(Body::empty()).unwrap()).await.ok();
+    for (route, count) in [("cancel", 1), ("pause", 1), ("report", 2)] {
+        assert_eq!(counts["calls"][route], count, "{counts}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_fit_is_answered_with_its_field() {
+    let body = json!({"model": "gpt-4o-2024-08-06", "training_file": "file-1", "metadata": {"a": 7}});
+    let (status, param, _) = Harness::new().post("/fine_tuning/jobs", &body).await.error();
+    assert_eq!((status, param), (400, json!("metadata.a")));
+}
+
+#[tokio::test]
+async fn azure_has_its_paths_and_header_and_answers_under_deployments_alone() {
+    let harness = Harness::with(Settings { api_key: Some("secret".into()), ..Settings::default() });
+    let send = async |method: &str, path: &str, header: (&str, &str), body: Value| {
+        let request = Request::builder().method(method).uri(path).header(header.0, header.1);
+        harness.send(request.body(Body::from(body.to_string())).unwrap()).await
+    };
+    let ours = ("api-key", "secret");
+    let models = "/openai/v1/models";
+    assert_eq!(send("GET", models, ours, Value::Null).await.status, 200);
+    for wrong in [("authorization", "Bearer secret"), ("api-key", "other")] {
+        assert_eq!(send("GET", models, wrong, Value::Null).await.status, 401, "{wrong:?}");
+    }
+    assert_eq!(send("GET", "/v1/models", ours, Value::Null).await.status, 401, "OpenAI has another header");
+
+    let ask = json!({"model": "mine", "messages": [{"role": "user", "content": "Hello"}]});
+    let chat = "/openai/v1/chat/completions";
+    let (status, _, code) = send("POST", chat, ours, ask.clone()).await.error();
+    assert_eq!((status, code), (404, json!("DeploymentNotFound")));
+    let deployment = "/simulator/deployments/mine";
+    assert_eq!(send("PUT", deployment, ours, json!({"model": "gpt-17"})).await.status, 404);
+    send("PUT", deployment, ours, json!({"model": "gpt-4o"})).await.ok();
+    assert_eq!(send("POST", chat, ours, ask).await.ok()["model"], "gpt-4o");
+
+    let create = |prefix: &str| format!("{prefix}/fine_tuning/jobs");
+    let body = json!({"model": "gpt-4o-2024-08-06", "training_file": "file-1", "trainingType": "standard"});
+    let (_, param, _) = send("POST", &create("/openai/v1"), ours, body.clone()).await.error();
+    assert_eq!(param, json!("training_file"), "the rest is as it should be");
+    let (_, param, _) = send("POST", &create("/v1"), ("authorization", "Bearer secret"), body).await.error();
+    assert_eq!(param, json!("trainingType"));
 }

@@ -2,16 +2,22 @@
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::settings::ApiKey;
 use super::wire;
-use crate::trainers::{JobStatus, ProviderJob, TrainingRequest};
+use crate::trainers::{Checkpoint, JobStatus, ProviderJob, TrainingRequest};
 
 /// Azure's header for the key.
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 /// The longest suffix of a model's name at Azure, by its reference of the dated versions; a longer one would be refused, or cut
 /// where the id of the training is.
 const LONGEST_SUFFIX: usize = 40;
+/// What stands before the job's id in the name of a tuned model, and how long the id is.
+const JOB_MARK: &str = ".ft-";
+const JOB_ID: usize = 32;
+/// What the name of a checkpoint has.
+const CHECKPOINT_MARK: &str = "ckpt";
 /// The longest name of a deployment at Azure.
 const LONGEST_DEPLOYMENT: usize = 64;
 
@@ -120,13 +126,41 @@ impl Dialect {
         }
         Ok(job)
     }
+
+    /// The checkpoint under the name by which it can be asked.
+    pub(super) fn read_checkpoint(self, value: &Value) -> Result<Checkpoint, String> {
+        let mut checkpoint = wire::checkpoint(value)?;
+        if self == Self::Azure {
+            checkpoint.model_id = deployment(&checkpoint.model_id);
+        }
+        Ok(checkpoint)
+    }
+
+    /// Whether a file is looked through for a while after its upload, and cannot be trained on before.
+    pub(super) fn processes_files(self) -> bool {
+        self == Self::Azure
+    }
 }
 
-/// The name under which a person deploys a model at Azure, and under which it is asked: the model's own, cut to
-/// the length of a deployment's name. It keeps the job's id, which tells one model from another.
+/// The name under which a person deploys a model at Azure, and under which it is asked: the model's own as far as it is one
+/// for a deployment, which has up to 64 letters, digits, `-`, `_` and `.`.
+///
+/// A longer name is cut where it keeps the job's id, which tells one model from another. Where it would not, or where
+/// what is cut off tells it apart as a checkpoint, its end becomes eight digits of its SHA-256.
 fn deployment(model: &str) -> String {
-    let name: String = model.chars().take(LONGEST_DEPLOYMENT).collect();
-    name.trim_end_matches(['-', '_', '.']).to_owned()
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    let name: String = model.chars().map(|letter| if fits(letter) { letter } else { '-' }).collect();
+    if name.len() <= LONGEST_DEPLOYMENT {
+        return name;
+    }
+    let head = |length: usize| name[..length].trim_end_matches(['-', '_', '.']).to_owned();
+    let id_ends = name.find(JOB_MARK).map(|at| at + JOB_MARK.len() + JOB_ID);
+    let keeps_id = id_ends.is_some_and(|end| end <= LONGEST_DEPLOYMENT);
+    if keeps_id && !model.contains(CHECKPOINT_MARK) {
+        return head(LONGEST_DEPLOYMENT);
+    }
+    let digest = hex::encode(Sha256::digest(model.as_bytes()));
+    format!("{}-{}", head(LONGEST_DEPLOYMENT - 9), &digest[..8])
 }
 
 #[cfg(test)]
@@ -140,6 +174,17 @@ mod tests {
         let id = "0190b3c8-1f2e-7000-8000-000000000001";
         assert_eq!(deployment(&format!("{short}-{id}")), format!("{short}-0190b"));
         assert_eq!(deployment(&format!("{short}-hook-{id}")), format!("{short}-hook"));
+
+        let steps = [10, 20].map(|step| deployment(&format!("{short}-{id}:ckpt-step-{step}")));
+        assert_ne!(steps[0], steps[1], "checkpoints of one job are told apart");
+        let long = ["a", "b"]
+            .map(|last| deployment(&format!("{}.ft-0e208cf33a6a466994aff31a08aba67{last}", "m".repeat(40))));
+        assert_ne!(long[0], long[1], "the job's id is told apart although it does not fit");
+        for name in steps.iter().chain(&long) {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            assert!(name.len() <= 64 && name.bytes().all(fits), "{name}");
+        }
+        assert_eq!(deployment("gpt:ckpt-step-1"), "gpt-ckpt-step-1");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(super) enum Operation {
     Cancel,
     Events,
     Checkpoints,
+    File,
     DeleteFile,
     Complete,
     Model,
@@ -36,6 +37,7 @@ impl Operation {
             Self::Cancel => "Cancelling the training job",
             Self::Events => "Reading the training job's events",
             Self::Checkpoints => "Reading the training job's checkpoints",
+            Self::File => "Looking at an uploaded file",
             Self::DeleteFile => "Deleting an uploaded file",
             Self::Complete => "Asking the model",
             Self::Model => "Looking for the model",
@@ -128,9 +130,15 @@ impl Operation {
             (_, Some(error)) if error.is_unknown_route() => RejectReason::WrongBaseUrl,
             (Self::Model | Self::Complete, _) => RejectReason::ModelNotFound,
             (Self::Poll | Self::Cancel | Self::Events | Self::Checkpoints, _) => RejectReason::JobNotFound,
-            (Self::Create | Self::Upload | Self::ListFiles | Self::ListJobs | Self::DeleteFile, _) => {
-                known.unwrap_or(RejectReason::Rejected)
-            }
+            (
+                Self::Create
+                | Self::Upload
+                | Self::ListFiles
+                | Self::ListJobs
+                | Self::File
+                | Self::DeleteFile,
+                _,
+            ) => known.unwrap_or(RejectReason::Rejected),
         }
     }
 

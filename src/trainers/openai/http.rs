@@ -31,6 +31,8 @@ const READS: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Who asks to wait longer is left to the caller, who has other things to do.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// What stands in the place of a key.
+const REDACTED: &str = "[redacted]";
 /// The longest message of the provider that is kept, in characters.
 const LONGEST_MESSAGE: usize = 300;
 
@@ -259,21 +261,39 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Failure> {
 fn error_object(body: &[u8], key: &ApiKey) -> Option<ErrorObject> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let error = body.get("error").filter(|error| !error.is_null())?;
-    let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let message = error.as_str().map_or_else(|| text("message"), str::to_owned);
+    let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
+    // The key may be repeated anywhere.
     Some(ErrorObject {
-        message: presentable(&message, key),
-        kind: text("type"),
-        code: text("code"),
-        param: text("param"),
+        message: presentable(error.as_str().unwrap_or_else(|| text("message")), key),
+        kind: presentable(text("type"), key),
+        code: presentable(text("code"), key),
+        param: presentable(text("param"), key),
     })
 }
 
 /// One line, not too long, without a trailing stop, and without the key should the provider repeat it.
 fn presentable(message: &str, key: &ApiKey) -> String {
-    let line = message.replace(key.expose(), "[redacted]").replace(char::is_control, " ");
+    let line = redacted(message, key).replace(char::is_control, " ");
     let line: String = line.trim().trim_end_matches('.').chars().take(LONGEST_MESSAGE).collect();
     line
+}
+
+/// A text of the provider without our key, and without what looks like anybody's: `sk-` and a long word.
+pub(super) fn redacted(text: &str, key: &ApiKey) -> String {
+    const SHORTEST: usize = 20;
+    let text = text.replace(key.expose(), REDACTED);
+    let is_inner = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+    let mut rest = text.as_str();
+    let mut kept = String::with_capacity(text.len());
+    while let Some(at) = rest.find("sk-") {
+        let (before, from) = rest.split_at(at);
+        let word = &from[..from.find(|letter| !is_inner(letter)).unwrap_or(from.len())];
+        let begins = !before.ends_with(is_inner);
+        kept.push_str(before);
+        kept.push_str(if begins && word.len() >= SHORTEST { REDACTED } else { word });
+        rest = &from[word.len()..];
+    }
+    kept + rest
 }
 
 /// How long the provider asks to wait: `retry-after-ms` (OpenAI's own), else `Retry-After` in seconds or as
@@ -320,6 +340,22 @@ mod tests {
         );
         for nonsense in ["soon", "-3", "inf", "NaN", ""] {
             assert_eq!(wait(&[("retry-after", nonsense)]), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn keys_are_taken_out_of_every_field_and_words_that_only_look_alike_stay() {
+        let key = ApiKey::new("sk-secret");
+        let body = r#"{"error": {"message": "m sk-secret", "code": "c sk-secret", "type": "t sk-secret", "param": "p sk-secret"}}"#;
+        let error = error_object(body.as_bytes(), &key).expect("an error");
+        let fields = [&error.message, &error.code, &error.kind, &error.param];
+        assert_eq!(fields, ["m [redacted]", "c [redacted]", "t [redacted]", "p [redacted]"]);
+        let other = "key 'sk-proj-0123456789abcdefABCDEF', sk-sk-";
+        assert_eq!(redacted(other, &key), "key '[redacted]', sk-sk-");
+        for harmless in
+            ["", "a risk-averse-and-very-long-sentence", "sk-short", "task-0123456789abcdefghij ü"]
+        {
+            assert_eq!(redacted(harmless, &key), harmless);
         }
     }
 

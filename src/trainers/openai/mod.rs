@@ -38,7 +38,7 @@ use crate::clock::Clock;
 use crate::outbound::{self, CircuitBreaker};
 use content::ContentFault;
 use errors::Operation;
-use http::{Failure, Transport};
+use http::{Failure, Transport, redacted};
 
 const FILES_PER_PAGE: usize = 1000;
 const JOBS_PER_PAGE: usize = 100;
@@ -129,7 +129,17 @@ impl OpenAiTrainer {
         answer: std::result::Result<Value, Failure>,
     ) -> Result<ProviderJob> {
         let answer = answer.map_err(|failure| operation.error(failure))?;
-        self.dialect.read_job(&answer).map_err(|why| operation.malformed(why))
+        let mut job = self.dialect.read_job(&answer).map_err(|why| operation.malformed(why))?;
+        self.redact(&mut job);
+        Ok(job)
+    }
+
+    /// Takes keys out of what a job failed with.
+    fn redact(&self, job: &mut ProviderJob) {
+        let Some(error) = &mut job.error else { return };
+        for text in [&mut error.code, &mut error.message, &mut error.param].into_iter().flatten() {
+            *text = redacted(text, &self.uploads.api_key);
+        }
     }
 }
 
@@ -190,6 +200,9 @@ impl Trainer for OpenAiTrainer {
         .await?;
         let found: std::result::Result<Vec<_>, _> = found.into_iter().collect();
         let mut found = found.map_err(|why| Operation::ListJobs.malformed(why))?;
+        for job in &mut found {
+            self.redact(job);
+        }
         found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         found.dedup_by(|a, b| a.id == b.id);
         Ok(found)
@@ -229,6 +242,9 @@ impl Trainer for OpenAiTrainer {
         let events: std::result::Result<Vec<_>, _> = events.into_iter().rev().collect();
         let mut events = events.map_err(|why| Operation::Events.malformed(why))?;
         events.sort_by_key(|event| event.created_at);
+        for event in &mut events {
+            event.message = redacted(&event.message, &self.uploads.api_key);
+        }
         Ok(events)
     }
 
@@ -237,7 +253,7 @@ impl Trainer for OpenAiTrainer {
         let mut checkpoints = Vec::new();
         let fetch = |cursor| self.checkpoints_page(&job, cursor);
         pages::walk(Operation::Checkpoints, CHECKPOINTS_PER_PAGE, fetch, |page| {
-            checkpoints.extend(page.iter().map(wire::checkpoint));
+            checkpoints.extend(page.iter().map(|checkpoint| self.dialect.read_checkpoint(checkpoint)));
             ControlFlow::Continue(())
         })
         .await?;
@@ -245,6 +261,24 @@ impl Trainer for OpenAiTrainer {
         let mut checkpoints = checkpoints.map_err(|why| Operation::Checkpoints.malformed(why))?;
         checkpoints.sort_by(|a, b| (a.step, &a.id).cmp(&(b.step, &b.id)));
         Ok(checkpoints)
+    }
+
+    async fn is_ready(&self, file: &FileId) -> Result<bool> {
+        if !self.dialect.processes_files() {
+            return Ok(true);
+        }
+        let answer = self.calls.files().retrieve_byot::<_, Value>(segment(file.as_str())).await;
+        let answer = answer.map_err(|error| Operation::File.error(error.into()))?;
+        match wire::text(&answer, "status").as_deref() {
+            None | Some("processed" | "succeeded" | "uploaded") => Ok(true),
+            Some(status) if is_lost(status) => Err(TrainerError::rejected(
+                RejectReason::InvalidTrainingFile,
+                format!(
+                    "The provider could not process the file {file} ({status}); correct the dataset and start a new run."
+                ),
+            )),
+            Some(_) => Ok(false),
+        }
     }
 
     async fn delete_file(&self, file: &FileId) -> Result<()> {
@@ -288,8 +322,13 @@ fn is_usable_file(file: &Value, name: &str, bytes: Option<i64>) -> bool {
     let size = wire::integer(file, "bytes");
     is("filename", name)
         && is("purpose", "fine-tune")
-        && !is("status", "error")
+        && !wire::text(file, "status").is_some_and(|status| is_lost(&status))
         && (size.is_none() || size == bytes)
+}
+
+/// Whether a file with this status can never be trained on.
+fn is_lost(status: &str) -> bool {
+    matches!(status, "error" | "failed" | "cancelled" | "deleting" | "deleted")
 }
 
 /// When a version 7 identifier was made; others do not say.

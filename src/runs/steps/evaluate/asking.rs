@@ -1,8 +1,10 @@
 //! Asking models and judges, each question once.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{StreamExt, stream};
+use sqlx::PgConnection;
 
 use super::super::super::machine::StepContext;
 use super::super::broken;
@@ -63,21 +65,54 @@ async fn ask_missing(
             missing.push(put(trainer, model, question));
         }
     }
-    let mut asked = stream::iter(missing).buffer_unordered(AT_ONCE);
+    let failed = AtomicBool::new(false);
+    let mut asked = stream::iter(unless(&failed, missing)).buffer_unordered(AT_ONCE);
+    let (mut not_served, mut trouble) = (None, None);
     while let Some((line, answer)) = asked.next().await {
         match answer {
             Ok(said) => {
                 let mut tx = context.fenced().await?;
                 evaluation::keep_answer(&mut tx, context.run.id, line, model, &said).await?;
+                count(context, &mut tx, model, tuned_from(version), &said).await?;
                 tx.commit().await?;
+                continue;
             }
             Err(TrainerError::Rejected { reason: RejectReason::ModelNotFound, message }) => {
-                return Ok(Some(message));
+                not_served.get_or_insert(message);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                trouble.get_or_insert(error);
+            }
         }
+        failed.store(true, Ordering::Relaxed);
     }
-    Ok(None)
+    match trouble {
+        Some(error) => Err(error.into()),
+        None => Ok(not_served),
+    }
+}
+
+/// Questions until one has failed: no other is begun then, and those under way, which are paid for, are waited for.
+fn unless<T>(failed: &AtomicBool, questions: Vec<T>) -> impl Iterator<Item = T> {
+    questions.into_iter().take_while(|_| !failed.load(Ordering::Relaxed))
+}
+
+/// What a model was tuned from, where it was.
+fn tuned_from(version: &ModelVersion) -> Option<&str> {
+    version.run_id.map(|_| version.base_model.as_str())
+}
+
+/// Counts what an answer cost.
+async fn count(
+    context: &StepContext<'_>,
+    tx: &mut PgConnection,
+    model: &str,
+    base: Option<&str>,
+    said: &Completion,
+) -> sqlx::Result<()> {
+    let price = context.services.prices.inference(model, base);
+    let price = price.map(|price| (price.input_per_million, price.output_per_million, price.currency));
+    evaluation::count_call(tx, context.run.id, model, said, price).await
 }
 
 async fn put(trainer: &AnyTrainer, model: &str, question: &Question) -> (i64, trainers::Result<Completion>) {
@@ -105,36 +140,60 @@ async fn judge_missing(
     questions: &[Question],
 ) -> Result<(), JobError> {
     let model = version.provider_model_id.as_str();
+    let trainer = context.services.trainers.get(&context.config.training.provider)?;
     let kept = kept(context, model).await?;
     let mut missing = Vec::new();
     for question in questions {
         if let Some(answer) = kept.get(&question.line).filter(|answer| answer.score.is_none()) {
-            missing.push(score(context, settings, question, &answer.answer));
+            missing.push(score(trainer, settings, question, &answer.answer));
         }
     }
-    let mut judged = stream::iter(missing).buffer_unordered(AT_ONCE);
-    while let Some(judgement) = judged.next().await {
-        let (line, Some(judgement)) = judgement? else { continue };
+    let failed = AtomicBool::new(false);
+    let mut judged = stream::iter(unless(&failed, missing)).buffer_unordered(AT_ONCE);
+    let mut trouble = None;
+    while let Some(scored) = judged.next().await {
         let mut tx = context.fenced().await?;
-        evaluation::keep_judgement(&mut tx, context.run.id, line, model, &judgement).await?;
+        for reply in &scored.replies {
+            count(context, &mut tx, &settings.model, None, reply).await?;
+        }
+        match scored.found {
+            Ok(Some(judgement)) => {
+                evaluation::keep_judgement(&mut tx, context.run.id, scored.line, model, &judgement).await?;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                failed.store(true, Ordering::Relaxed);
+                trouble.get_or_insert(error);
+            }
+        }
         tx.commit().await?;
     }
-    Ok(())
+    trouble.map_or(Ok(()), |error| Err(error.into()))
 }
 
-async fn score(
-    context: &StepContext<'_>,
-    settings: &JudgeSettings,
-    question: &Question,
-    answer: &str,
-) -> Result<(i64, Option<Judgement>), JobError> {
-    let trainer = context.services.trainers.get(&context.config.training.provider)?;
+/// What became of asking a judge about an answer.
+struct Scored {
+    line: i64,
+    /// What it replied, of use or not: all is paid for.
+    replies: Vec<Completion>,
+    found: trainers::Result<Option<Judgement>>,
+}
+
+/// Asks the judge. Nothing is written here: while this stands still, whoever writes must not wait for it.
+async fn score(trainer: &AnyTrainer, settings: &JudgeSettings, question: &Question, answer: &str) -> Scored {
     let request = evaluation::question_for_judge(&settings.model, &settings.criteria, question, answer);
+    let mut scored = Scored { line: question.line, replies: Vec::new(), found: Ok(None) };
     for _ in 0..MOST_TRIES {
-        match evaluation::judgement(&trainer.complete(&request).await?) {
-            Ok(judgement) => return Ok((question.line, Some(judgement))),
+        let reply = match trainer.complete(&request).await {
+            Ok(reply) => reply,
+            Err(error) => return Scored { found: Err(error), ..scored },
+        };
+        let judgement = evaluation::judgement(&reply);
+        scored.replies.push(reply);
+        match judgement {
+            Ok(judgement) => return Scored { found: Ok(Some(judgement)), ..scored },
             Err(why) => tracing::warn!(judge = settings.model, line = question.line, why, "no score"),
         }
     }
-    Ok((question.line, None))
+    scored
 }

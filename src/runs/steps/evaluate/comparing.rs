@@ -7,8 +7,14 @@ use crate::evaluation::{Evaluation, JudgeComparison, LossComparison, Question};
 use crate::halt;
 use crate::jobs::JobError;
 use crate::models::{self, ModelVersion};
-use crate::pipelines::config::JudgeSettings;
+use crate::pipelines::config::{JudgeSettings, NoData};
 use crate::traffic;
+
+/// Why the run should not go on: a code and a sentence.
+pub(super) type Refusal = (&'static str, String);
+
+/// The new model is worse than it may be.
+const BELOW_FLOOR: &str = "below_floor";
 
 async fn live_version(context: &StepContext<'_>) -> Result<ModelVersion, JobError> {
     let mut conn = context.services.db.acquire().await?;
@@ -21,18 +27,31 @@ pub(super) async fn by_loss(
     context: &StepContext<'_>,
     candidate: &ModelVersion,
     maximum_increase: Option<f64>,
+    no_data: NoData,
     found: &mut Evaluation,
-) -> Result<Option<String>, JobError> {
+) -> Result<Option<Refusal>, JobError> {
     let live = live_version(context).await?;
     let loss = |version: &ModelVersion| version.metrics["validation_loss"].as_f64();
-    let compared = LossComparison { candidate: loss(candidate), live: loss(&live) };
+    let compared = LossComparison::of(loss(candidate), loss(&live));
     let increase = compared.increase();
     found.loss = Some(compared);
     Ok(match (increase, maximum_increase) {
-        (Some(increase), Some(most)) if increase > most => Some(format!(
-            "the validation loss of {} is {increase:.4} above that of {}, and maximum_increase allows {most}",
-            candidate.name(),
-            live.name()
+        (Some(increase), Some(most)) if increase > most => Some((
+            BELOW_FLOOR,
+            format!(
+                "the validation loss of {} is {increase:.4} above that of {}, and maximum_increase allows {most}",
+                candidate.name(),
+                live.name()
+            ),
+        )),
+        (None, _) if no_data == NoData::Reject => Some((
+            "no_data",
+            format!(
+                "{} cannot be compared with {} by loss: one of them has none; set some examples aside, or let \
+                 evaluation.comparison.no_data be go_on",
+                candidate.name(),
+                live.name()
+            ),
         )),
         _ => None,
     })
@@ -44,7 +63,7 @@ pub(super) async fn by_judge(
     settings: &JudgeSettings,
     questions: &[Question],
     found: &mut Evaluation,
-) -> Result<Option<String>, JobError> {
+) -> Result<Option<Refusal>, JobError> {
     let live = live_version(context).await?;
     if let Asked::NotServed(why) = ask(context, &live, questions).await? {
         return Err(JobError::Fatal {
@@ -75,12 +94,13 @@ pub(super) async fn by_judge(
     };
     let below = settings.floor.filter(|floor| compared.candidate < *floor);
     let refused = below.map(|floor| {
-        format!(
+        let reason = format!(
             "the quality of {} is {:.3} by the judge {}, below the floor of {floor}",
             candidate.name(),
             compared.candidate,
             settings.model
-        )
+        );
+        (BELOW_FLOOR, reason)
     });
     found.judge = Some(compared);
     Ok(refused)

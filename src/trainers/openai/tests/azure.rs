@@ -180,3 +180,56 @@ async fn remedies_name_azures_variables() {
         assert!(message.contains(action) && !message.contains(" OPENAI"), "{message}");
     }
 }
+
+#[tokio::test]
+async fn a_file_is_ready_once_azure_has_processed_it_and_openai_is_not_asked() {
+    let provider = StandIn::start(|seen| {
+        let status = seen.path.rsplit('-').next().unwrap_or_default().to_owned();
+        Reply::json(200, &json!({ "id": "file", "status": status }))
+    });
+    let provider = provider.await;
+    let ready = async |status: &str| azure(&provider).is_ready(&FileId::new(format!("file-{status}"))).await;
+    for (status, expected) in [("processed", true), ("pending", false), ("running", false)] {
+        assert_eq!(ready(status).await, Ok(expected), "{status}");
+    }
+    for status in ["error", "deleted"] {
+        let error = ready(status).await.expect_err(status);
+        assert!(
+            matches!(error, TrainerError::Rejected { reason: RejectReason::InvalidTrainingFile, .. }),
+            "{error:?}"
+        );
+    }
+    let asked = provider.seen().len();
+    assert_eq!(trainer(&provider.base_url).is_ready(&FileId::new("file-pending")).await, Ok(true));
+    assert_eq!(provider.seen().len(), asked);
+}
+
+#[tokio::test]
+async fn checkpoints_have_the_name_of_their_deployment() {
+    let name = format!("{}:ckpt-step-7", "gpt-4o-mini-2024-07-18.ft-0e208cf33a6a466994aff31a08aba678");
+    let provider = StandIn::start(move |_| {
+        let checkpoint = json!({
+            "id": "ckpt-1", "step_number": 7, "created_at": 1, "fine_tuned_model_checkpoint": name,
+        });
+        Reply::json(200, &json!({ "data": [checkpoint], "has_more": false }))
+    });
+    let checkpoints = azure(&provider.await).checkpoints("ftjob-1").await.expect("a list");
+    assert!(checkpoints[0].model_id.len() <= 64 && !checkpoints[0].model_id.contains(':'), "{checkpoints:?}");
+}
+
+#[tokio::test]
+async fn keys_do_not_travel_in_events_and_failures() {
+    let provider = StandIn::start(|seen| {
+        if seen.path.ends_with("/events") {
+            let event = json!({ "id": "e", "created_at": 1, "message": format!("with {KEY}") });
+            return Reply::json(200, &json!({ "data": [event], "has_more": false }));
+        }
+        let mut failed = job("ftjob-1", 1, json!(null));
+        failed["error"] = json!({ "code": KEY, "message": format!("key {KEY}"), "param": KEY });
+        Reply::json(200, &failed)
+    });
+    let provider = provider.await;
+    let trainer = azure(&provider);
+    let told = format!("{:?}", (trainer.events("ftjob-1", None).await, trainer.poll("ftjob-1").await));
+    assert!(told.matches("[redacted]").count() == 4 && !told.contains(KEY), "{told}");
+}
