@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 pub use access::{Lookup, Sources};
 pub(super) use check::refused;
-pub(super) use layout::{LEADING, Layout};
+pub(super) use layout::{ID, LEADING, Layout};
 pub(super) use sql::{Bounds, Parameter, Sql, counts, rows, threshold};
 
 /// Where the posts come from, and what the columns are called there.
