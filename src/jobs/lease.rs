@@ -75,18 +75,24 @@ impl Lease {
     }
 
     /// Renews the lease for as long as `work` takes. Dropped with the lease where another worker has it.
+    ///
+    /// Both go on side by side: a renewal may have to wait for the work, which holds the job's row where it writes.
     pub async fn keep<T>(&self, db: &PgPool, work: impl Future<Output = T>) -> Result<T, LeaseLost> {
-        let mut work = std::pin::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return Ok(done),
-                () = tokio::time::sleep(self.length / 4) => match self.renew(db).await {
+        let renewals = async {
+            loop {
+                tokio::time::sleep(self.length / 4).await;
+                match self.renew(db).await {
                     Ok(()) => {}
-                    Err(FenceError::Lost(lost)) => return Err(lost),
+                    Err(FenceError::Lost(lost)) => return lost,
                     // There is time for another try before the deadline.
                     Err(FenceError::Database(error)) => tracing::warn!(%error, "the lease could not be renewed"),
                 }
             }
+        };
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            lost = renewals => Err(lost),
         }
     }
 
