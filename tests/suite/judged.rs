@@ -292,6 +292,44 @@ async fn a_score_that_comes_twice_is_folded_once() {
 }
 
 #[tokio::test]
+async fn texts_are_pulled_with_their_outcomes_and_a_pull_that_reads_them_again_leaves_the_score() {
+    let (service, experiment) = in_test(every_one(1000)).await;
+    let mut changed = config();
+    let query = "SELECT id, version, unit, served_at, rate AS engagement_rate,
+                        jsonb_build_object('prompt', 'Cats?', 'answer', answer) AS text
+                   FROM app_answers WHERE served_at >= :since AND served_at < :until";
+    sqlx::query("CREATE TABLE app_answers (id text, version text, unit text, served_at timestamptz, rate float8, answer text)")
+        .execute(&service.db)
+        .await
+        .unwrap();
+    changed["outcomes"] = json!({"judge": every_one(1000), "pull": {"query": query, "interval_seconds": 0.2, "maturity_seconds": 0.5}});
+    service.put("/v1/pipelines/hook", &[("if-match", "*")], changed).await.expect(200);
+    let assigned = service.assignment("hook", "unit").await;
+    sqlx::query("INSERT INTO app_answers VALUES ('a', $1, 'unit', now(), 0.25, 'Purr.')")
+        .bind(assigned["version"].as_str().unwrap())
+        .execute(&service.db)
+        .await
+        .unwrap();
+    judge(&service, |state| state["scored"] == 1 && state["waiting"] == 0).await;
+    let scored = quality(&service, experiment).await;
+    assert_eq!(scored.0, 1);
+    sqlx::query("UPDATE app_answers SET rate = 0.5").execute(&service.db).await.unwrap();
+    let grown = "SELECT EXISTS (SELECT FROM outcomes WHERE engagement_rate = 0.5)";
+    for attempt in 0.. {
+        if sqlx::query_scalar(grown).fetch_one(&service.db).await.unwrap() {
+            break;
+        }
+        assert!(attempt < 600, "the rate was not read again");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(quality(&service, experiment).await, scored);
+    let state = service.read(JUDGE).await;
+    assert_eq!((&state["waiting"], &state["asked_today"]), (&json!(0), &json!(1)), "{state}");
+    assert_eq!(recompute(&service.db, experiment).await.unwrap(), Recomputed::Unchanged);
+    service.end().await;
+}
+
+#[tokio::test]
 async fn texts_and_judges_that_cannot_be_are_refused() {
     let service = TestService::start().await;
     service.pipeline("hook", |_| {}).await;
