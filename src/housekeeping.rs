@@ -18,6 +18,9 @@ const FINISHED_JOBS: Duration = Duration::from_hours(7 * 24);
 /// A notice is refused when it is older than five minutes: this is long enough not to act on one twice.
 const WEBHOOK_RECEIPTS: Duration = Duration::from_hours(24);
 
+/// Texts that wait for a judge are deleted after this long, scored or not.
+const OUTCOME_TEXTS: TimeDelta = TimeDelta::days(2);
+
 /// Handles the job that the scheduler inserts every hour.
 #[derive(Debug)]
 pub(crate) struct Housekeeping {
@@ -42,12 +45,14 @@ impl Handler for Housekeeping {
             .await?
             .rows_affected();
             let months = outcomes::drop_older_than(&self.db, self.outcome_retention).await?;
+            let texts = outcomes::expire_samples(&self.db, OUTCOME_TEXTS).await?;
             tracing::info!(
                 keys,
                 jobs,
                 receipts,
                 months,
-                "deleted old idempotency keys, finished jobs, webhook receipts and months of outcomes"
+                texts,
+                "deleted old idempotency keys, finished jobs, webhook receipts, months of outcomes and texts that waited for a judge"
             );
             Ok(Done::Finished)
         }

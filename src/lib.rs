@@ -19,6 +19,7 @@ mod housekeeping;
 pub mod jobs;
 pub mod models;
 pub mod outbound;
+mod outcome_judge;
 mod outcome_pull;
 pub mod pipelines;
 pub mod preflight;

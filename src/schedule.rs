@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::By;
 use crate::clock::Clock;
 use crate::jobs;
+use crate::outcome_judge;
 use crate::outcome_pull;
 use crate::pipelines::cron::Cron;
 use crate::pipelines::{self, Pipeline};
@@ -82,6 +83,9 @@ impl Scheduler {
             for pipeline in &page {
                 if let Err(error) = self.pull_outcomes(pipeline).await {
                     tracing::warn!(%error, pipeline = pipeline.name, "the pull of outcomes could not be scheduled");
+                }
+                if let Err(error) = outcome_judge::schedule(&self.db, pipeline).await {
+                    tracing::warn!(%error, pipeline = pipeline.name, "the judge of outcomes could not be scheduled");
                 }
                 if let Some(slot) = due(pipeline, now) {
                     // One pipeline that cannot be started must not hold up the others.

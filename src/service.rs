@@ -18,6 +18,7 @@ use crate::database::MIGRATOR;
 use crate::dataset::{DatasetStore, Sources};
 use crate::housekeeping::Housekeeping;
 use crate::jobs::{Handler, Worker, WorkerSettings};
+use crate::outcome_judge::OutcomeJudge;
 use crate::outcome_pull::OutcomePull;
 use crate::preflight::PriceTable;
 use crate::runs::{Cleanup, RunHandler, Services};
@@ -138,6 +139,11 @@ impl Service {
                 clock: self.clock.clone(),
                 sources: self.sources.clone(),
                 retention: self.outcome_retention,
+            }),
+            Arc::new(OutcomeJudge {
+                db: self.db.clone(),
+                trainers: self.trainers.clone(),
+                prices: self.prices.clone(),
             }),
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];

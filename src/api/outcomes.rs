@@ -20,7 +20,9 @@ use super::idempotency::{self, Begin, RawIdempotent, RequestKey};
 use super::problem::{FieldError, Problem};
 use super::reply::Reply;
 use super::responses::NotFound;
-use crate::experiments::outcomes::{self, MAX_BATCH, Outcome, PullState, Recorded, Recording, Repeats};
+use crate::experiments::outcomes::{
+    self, JudgeState, MAX_BATCH, Outcome, PullState, Recorded, Recording, Repeats,
+};
 
 /// Room for a full batch, once it is unpacked.
 const BODY_BYTES: usize = 16 << 20;
@@ -29,7 +31,10 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     // What is packed otherwise reaches the handler, which says what is accepted.
     let unpack = RequestDecompressionLayer::new().gzip(true).pass_through_unaccepted(true);
     let layers = ServiceBuilder::new().layer(unpack).layer(DefaultBodyLimit::max(BODY_BYTES));
-    OpenApiRouter::default().routes(routes!(record_outcomes).layer(layers)).routes(routes!(get_pull))
+    OpenApiRouter::default()
+        .routes(routes!(record_outcomes).layer(layers))
+        .routes(routes!(get_pull))
+        .routes(routes!(get_judge))
 }
 
 /// How to record.
@@ -132,4 +137,24 @@ async fn get_pull(
     super::pipelines::find(&state, &name).await?;
     let pull = outcomes::pull_state(&state.db, &name).await?;
     Ok(Json(pull.ok_or_else(|| Problem::not_found("pull of outcomes for the pipeline", &name))?))
+}
+
+/// Show how far the judge of live outcomes is
+///
+/// What it has scored, what waits, what failed, what it cost, and why it stands still where it does. All zero where the pipeline
+/// has no judge.
+#[utoipa::path(
+    get, path = "/v1/pipelines/{pipeline}/outcomes/judge", tag = "experiments", params(("pipeline" = String, Path)),
+    responses(
+        (status = 200, description = "Where the judge stands.", body = JudgeState),
+        (status = 404, response = NotFound),
+    ),
+)]
+async fn get_judge(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+) -> Result<Json<JudgeState>, Problem> {
+    super::pipelines::find(&state, &name).await?;
+    let mut conn = state.db.acquire().await?;
+    Ok(Json(outcomes::judge_state(&mut conn, &name).await?))
 }

@@ -159,6 +159,7 @@ impl Traffic {
             quality: None,
             latency_ms: None,
             failed: None,
+            text: None,
         });
     }
 

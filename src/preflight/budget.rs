@@ -19,7 +19,7 @@ pub enum Gate {
 /// What a pipeline has spent in this calendar month (UTC).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Spending {
-    /// The cost of evaluations as far as it is known, and the actual cost of trainings where the provider has told the billed tokens, else the expected cost of what was begun or is about
+    /// The cost of evaluations and of scores of live outcomes as far as it is known, and the actual cost of trainings where the provider has told the billed tokens, else the expected cost of what was begun or is about
     /// to be.
     pub amount: f64,
     /// Trainings whose cost is not known in this currency.
@@ -33,7 +33,10 @@ pub async fn spending(conn: &mut PgConnection, pipeline: &str, currency: &str) -
         r#"SELECT (coalesce(sum(coalesce(t.cost, t.expected_cost)) FILTER (WHERE t.currency = $2), 0)
                       + (SELECT coalesce(sum(u.cost), 0) FROM evaluation_usage u JOIN runs e ON e.id = u.run_id
                           WHERE e.pipeline = $1 AND u.currency = $2
-                            AND u.created_at >= date_trunc('month', now(), 'UTC')))::double precision AS "amount!",
+                            AND u.created_at >= date_trunc('month', now(), 'UTC'))
+                      + (SELECT coalesce(sum(j.cost), 0) FROM outcome_judge_usage j
+                          WHERE j.pipeline = $1 AND j.currency = $2
+                            AND j.day >= date_trunc('month', now() AT TIME ZONE 'UTC')))::double precision AS "amount!",
                   count(*) FILTER (WHERE t.currency IS DISTINCT FROM $2) AS "unpriced!"
              FROM trainings t JOIN runs r ON r.id = t.run_id
             WHERE r.pipeline = $1

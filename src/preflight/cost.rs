@@ -60,17 +60,21 @@ pub async fn monthly_costs(
     sqlx::query_as!(
         MonthlyCost,
         r#"WITH entries AS (
-               SELECT t.created_at, t.run_id, t.currency, 1 AS trainings, t.trained_tokens, t.cost,
+               SELECT t.created_at, r.pipeline, t.currency, 1 AS trainings, t.trained_tokens, t.cost,
                       CASE WHEN t.cost IS NULL THEN t.expected_cost END AS expected_cost,
                       0::bigint AS calls, 0::bigint AS prompt_tokens, 0::bigint AS completion_tokens,
                       NULL::numeric AS evaluation_cost
-                 FROM trainings t WHERE t.creates > 0
+                 FROM trainings t JOIN runs r ON r.id = t.run_id WHERE t.creates > 0
                UNION ALL
-               SELECT u.created_at, u.run_id, u.currency, 0, NULL, NULL, NULL, u.calls, u.prompt_tokens,
+               SELECT u.created_at, r.pipeline, u.currency, 0, NULL, NULL, NULL, u.calls, u.prompt_tokens,
                       u.completion_tokens, u.cost
-                 FROM evaluation_usage u),
+                 FROM evaluation_usage u JOIN runs r ON r.id = u.run_id
+               UNION ALL
+               SELECT j.day::timestamp AT TIME ZONE 'UTC', j.pipeline, j.currency, 0, NULL, NULL, NULL, j.calls,
+                      j.prompt_tokens, j.completion_tokens, j.cost
+                 FROM outcome_judge_usage j),
            totals AS (
-               SELECT date_trunc('month', e.created_at AT TIME ZONE 'UTC')::date AS month, r.pipeline, e.currency,
+               SELECT date_trunc('month', e.created_at AT TIME ZONE 'UTC')::date AS month, e.pipeline, e.currency,
                       sum(e.trainings)::bigint AS trainings,
                       coalesce(sum(e.trained_tokens), 0)::bigint AS trained_tokens,
                       sum(e.cost)::double precision AS cost,
@@ -78,8 +82,8 @@ pub async fn monthly_costs(
                       sum(e.calls)::bigint AS evaluation_calls, sum(e.prompt_tokens)::bigint AS prompt_tokens,
                       sum(e.completion_tokens)::bigint AS completion_tokens,
                       sum(e.evaluation_cost)::double precision AS evaluation_cost
-                 FROM entries e JOIN runs r ON r.id = e.run_id
-                WHERE ($1::text IS NULL OR r.pipeline = $1)
+                 FROM entries e
+                WHERE ($1::text IS NULL OR e.pipeline = $1)
                 GROUP BY 1, 2, 3)
            SELECT month AS "month!", pipeline AS "pipeline!", currency, trainings AS "trainings!",
                   trained_tokens AS "trained_tokens!", cost, expected_cost,

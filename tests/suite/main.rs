@@ -13,6 +13,7 @@ mod datasets;
 mod decisions;
 mod evaluation;
 mod following;
+mod judged;
 mod original;
 mod outcomes;
 mod overtaken;

@@ -14,7 +14,7 @@ use super::{SourceError, SourceSettings, Sources, refused};
 use crate::dataset::DatasetSettings;
 
 /// What a query may yield and as what it is read.
-const FIELDS: [(&str, &str); 14] = [
+const FIELDS: [(&str, &str); 15] = [
     ("id", "text"),
     ("version", "text"),
     ("model_id", "text"),
@@ -29,6 +29,7 @@ const FIELDS: [(&str, &str); 14] = [
     ("quality", "double precision"),
     ("latency_ms", "double precision"),
     ("failed", "boolean"),
+    ("text", "jsonb"),
 ];
 
 /// Rows handed over at once.

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::outcome::Values;
+use super::outcome::{Values, not_tiny};
 use super::rows::ValueColumns;
-use super::{Recorded, Rejected, Sent};
+use super::{Recorded, Rejected, Sent, samples};
 
 /// An outcome whose values have changed.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Correction {
     served_at: chrono::DateTime<chrono::Utc>,
     pub(super) before: Values,
     pub(super) after: Values,
+    /// Whether the quality is a judge's, before and after.
+    judged: (bool, bool),
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +37,8 @@ pub(super) async fn replace(
     if repeats.is_empty() {
         return Ok(Corrections::default());
     }
-    let mut known = load(conn, &repeats).await?;
+    let keys = repeats.iter().map(|sent| (sent.outcome.pipeline.as_str(), sent.outcome.id.as_str()));
+    let mut known = load(conn, keys).await?;
     let mut corrections = Vec::new();
     for Sent { index, outcome, place } in repeats {
         // Not there: so old that it was deleted.
@@ -58,15 +61,54 @@ pub(super) async fn replace(
             continue;
         }
         row.correction.after = outcome.values();
-        if row.correction.after == row.correction.before {
-            recorded.duplicates += 1;
+        // A rate grows for days and is told again, without the score that the caller does not have.
+        if row.correction.judged.0 && outcome.quality.is_none() {
+            row.correction.after.quality = row.correction.before.quality;
         } else {
+            row.correction.judged.1 = false;
+        }
+        if row.correction.changes() {
             recorded.corrected += 1;
             corrections.push(row.correction);
+        } else {
+            recorded.duplicates += 1;
+        }
+    }
+    store(conn, &corrections).await?;
+    // What has a quality now needs no judge.
+    let told = corrections.iter().filter(|correction| correction.after.quality.is_some());
+    let told: Vec<i64> = told.map(|correction| correction.number).collect();
+    samples::forget(conn, &told).await?;
+    Ok(Corrections(corrections))
+}
+
+/// Writes a judge's scores, by number with their ids, as the qualities of outcomes of a pipeline that have none.
+pub(super) async fn judged(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    scores: &HashMap<i64, (String, f64)>,
+) -> sqlx::Result<Corrections> {
+    let known = load(conn, scores.values().map(|(id, _)| (pipeline, id.as_str()))).await?;
+    // Asked for with the outcomes locked: a score that somebody else has written is not written again.
+    let numbers: Vec<i64> = scores.keys().copied().collect();
+    let waiting = samples::waiting(conn, &numbers).await?;
+    let mut corrections = Vec::new();
+    for Known { mut correction, .. } in known.into_values() {
+        let Some((_, score)) = scores.get(&correction.number) else { continue };
+        if correction.before.quality.is_none() && waiting.contains(&correction.number) {
+            correction.after.quality = Some(not_tiny(*score));
+            correction.judged.1 = true;
+            corrections.push(correction);
         }
     }
     store(conn, &corrections).await?;
     Ok(Corrections(corrections))
+}
+
+impl Correction {
+    fn changes(&self) -> bool {
+        self.after != self.before || self.judged.0 != self.judged.1
+    }
 }
 
 struct Known {
@@ -75,9 +117,11 @@ struct Known {
 }
 
 /// The rows as they are, locked.
-async fn load(conn: &mut PgConnection, repeats: &[Sent]) -> sqlx::Result<HashMap<(String, String), Known>> {
-    let pipelines: Vec<&str> = repeats.iter().map(|sent| sent.outcome.pipeline.as_str()).collect();
-    let ids: Vec<&str> = repeats.iter().map(|sent| sent.outcome.id.as_str()).collect();
+async fn load(
+    conn: &mut PgConnection,
+    keys: impl Iterator<Item = (&str, &str)>,
+) -> sqlx::Result<HashMap<(String, String), Known>> {
+    let (pipelines, ids): (Vec<&str>, Vec<&str>) = keys.unzip();
     let rows = sqlx::query!(
         "SELECT o.* FROM unnest($1::text[], $2::text[]) AS sent (pipeline, id)
            JOIN outcome_keys k USING (pipeline, id)
@@ -107,6 +151,7 @@ async fn load(conn: &mut PgConnection, repeats: &[Sent]) -> sqlx::Result<HashMap
             served_at: row.served_at,
             before: values,
             after: values,
+            judged: (row.judged, row.judged),
         };
         ((row.pipeline, row.id), Known { version: row.model_version_id, correction })
     });
@@ -122,14 +167,17 @@ async fn store(conn: &mut PgConnection, corrections: &[Correction]) -> sqlx::Res
         values.push(&correction.after);
     }
     let numbers: Vec<i64> = corrections.iter().map(|correction| correction.number).collect();
+    let judged: Vec<bool> = corrections.iter().map(|correction| correction.judged.1).collect();
     let times: Vec<_> = corrections.iter().map(|correction| correction.served_at).collect();
     sqlx::query!(
         "UPDATE outcomes o
             SET engagement_rate = n.engagement_rate, engagements = n.engagements, impressions = n.impressions,
-                cost = n.cost, quality = n.quality, latency_ms = n.latency_ms, failed = n.failed, corrected_at = now()
+                cost = n.cost, quality = n.quality, latency_ms = n.latency_ms, failed = n.failed, judged = n.judged,
+                corrected_at = now()
            FROM unnest($1::bigint[], $2::timestamptz[], $3::float8[], $4::bigint[], $5::bigint[], $6::float8[],
-                       $7::float8[], $8::float8[], $9::boolean[])
-                AS n (number, served_at, engagement_rate, engagements, impressions, cost, quality, latency_ms, failed)
+                       $7::float8[], $8::float8[], $9::boolean[], $10::boolean[])
+                AS n (number, served_at, engagement_rate, engagements, impressions, cost, quality, latency_ms, failed,
+                      judged)
           WHERE o.number = n.number AND o.served_at = n.served_at",
         &numbers,
         &times,
@@ -140,6 +188,7 @@ async fn store(conn: &mut PgConnection, corrections: &[Correction]) -> sqlx::Res
         &values.quality as &[Option<f64>],
         &values.latency_ms as &[Option<f64>],
         &values.failed as &[Option<bool>],
+        &judged,
     )
     .execute(conn)
     .await?;

@@ -5,12 +5,15 @@
 //! each other and never in a circle.
 
 mod correct;
+mod judge_state;
+mod judged;
 mod outcome;
 mod partitions;
 mod place;
 mod pulls;
 mod recompute;
 mod rows;
+mod samples;
 mod sums;
 mod units;
 
@@ -21,10 +24,15 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-pub use outcome::Outcome;
+pub use judge_state::{
+    JudgeCalls, JudgeState, JudgeUsage, count_judge_calls, judge_stands_still, judge_state,
+};
+pub use judged::{MOST_ATTEMPTS, Verdict, Waiting, Work, samples_due, settle, take_samples};
+pub use outcome::{Outcome, OutcomeText};
 pub use partitions::drop_older_than;
 pub use pulls::{PullCounts, PullState, pull_failed, pull_state, pulled};
 pub use recompute::{Recomputed, recompute};
+pub use samples::{expire_samples, sampled};
 
 use place::{Known, Place};
 use rows::Rows;
@@ -135,6 +143,7 @@ pub async fn record(
         }
         Repeats::Replace => correct::replace(conn, repeats, &mut recorded).await?,
     };
+    samples::keep(conn, &fresh).await?;
     let fresh = Rows::of(fresh);
     fresh.insert(conn).await?;
     units::count(conn, &fresh).await?;

@@ -12,6 +12,8 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 const MOST: f64 = 1e12;
 /// Below this a number is zero for every purpose, and its square would underflow.
 const LEAST: f64 = 1e-100;
+/// The longest prompt and the longest answer, in characters.
+const LONGEST_TEXT: usize = 20_000;
 /// The times that can be stored and compared.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=9999;
 
@@ -62,6 +64,22 @@ pub struct Outcome {
     /// Whether serving failed.
     #[serde(default)]
     pub failed: Option<bool>,
+    /// What was asked and answered, for the pipeline's judge. Kept only where the outcome is in the judge's sample, and only
+    /// until it is scored or for two days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<OutcomeText>,
+}
+
+/// What a version was asked and what it answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutcomeText {
+    /// What was asked.
+    #[schema(max_length = 20_000)]
+    pub prompt: String,
+    /// What was answered.
+    #[schema(min_length = 1, max_length = 20_000)]
+    pub answer: String,
 }
 
 impl Outcome {
@@ -97,7 +115,7 @@ impl Outcome {
                 return Err(format!("{name} must be 0 or more"));
             }
         }
-        Ok(())
+        self.text.as_ref().map_or(Ok(()), OutcomeText::check)
     }
 
     /// The measured values as they are stored.
@@ -111,6 +129,20 @@ impl Outcome {
             latency_ms: self.latency_ms.map(not_tiny),
             failed: self.failed,
         }
+    }
+}
+
+impl OutcomeText {
+    fn check(&self) -> Result<(), String> {
+        if self.answer.is_empty() {
+            return Err("text.answer is empty; leave text out where there is nothing to score".into());
+        }
+        for (name, text) in [("prompt", &self.prompt), ("answer", &self.answer)] {
+            if text.chars().nth(LONGEST_TEXT).is_some() || text.contains('\0') {
+                return Err(format!("text.{name} must have up to {LONGEST_TEXT} characters and no NUL"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -134,6 +166,6 @@ fn text(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
-fn not_tiny(value: f64) -> f64 {
+pub(super) fn not_tiny(value: f64) -> f64 {
     if value < LEAST { 0.0 } else { value }
 }

@@ -18,7 +18,7 @@ use crate::trainers::Method;
 pub use budget::{BudgetSettings, OverBudget};
 pub use checks::Faults;
 pub use evaluation::{ComparisonSettings, EvaluationSettings, JudgeSettings, NoData, SmokeSettings};
-pub use outcomes::{OutcomeSettings, PullSettings};
+pub use outcomes::{OutcomeJudgeSettings, OutcomeSettings, PullSettings};
 pub use search::{SearchSettings, SearchStrategy};
 pub use training::TrainingSettings;
 

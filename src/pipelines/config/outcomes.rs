@@ -12,6 +12,37 @@ pub struct OutcomeSettings {
     /// Read them from the application's own database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullSettings>,
+    /// Have a model score a sample of those that come without a quality.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judge: Option<OutcomeJudgeSettings>,
+}
+
+/// A model that scores live outcomes, from 0 to 1. It is asked about outcomes that are evidence in an experiment, come with
+/// their `text` and without a `quality`, and are in the sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutcomeJudgeSettings {
+    /// The model that judges, at the pipeline's provider.
+    pub model: String,
+    /// What makes an answer good, in words for the judge.
+    #[serde(default = "instructions")]
+    pub instructions: String,
+    /// The share of the outcomes that it scores, above 0 and up to 1. By the ids: neither the version nor the arm has a say.
+    #[serde(default = "sample")]
+    #[schema(maximum = 1)]
+    pub sample: f64,
+    /// How many questions it answers in a day (UTC), of use or not. It stops as well where the month's budget
+    /// (`budget.per_month`) is used up, if the price table has a price for its answers.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub budget_per_day: u32,
+}
+
+fn instructions() -> String {
+    "It answers the request, reads well, and would make people stop and react.".into()
+}
+
+fn sample() -> f64 {
+    0.1
 }
 
 /// A query that yields outcomes. Rows that were read before and have changed since are corrected.
@@ -60,6 +91,15 @@ fn timeout() -> u32 {
 
 impl OutcomeSettings {
     pub(super) fn check(&self, checks: &mut Checks<'_>) {
+        if let Some(judge) = &self.judge {
+            checks.model("judge/model", &judge.model);
+            let instructions = !judge.instructions.trim().is_empty() && judge.instructions.len() <= 10_000;
+            checks.that("judge/instructions", instructions, "must have 1 to 10000 bytes");
+            let sample = judge.sample > 0.0 && judge.sample <= 1.0;
+            checks.that("judge/sample", sample, "must be a share above 0 and up to 1");
+            let budget = (1..=1_000_000).contains(&judge.budget_per_day);
+            checks.that("judge/budget_per_day", budget, "must be between 1 and 1000000");
+        }
         let Some(pull) = &self.pull else { return };
         checks.interval("pull/interval_seconds", pull.interval_seconds);
         for (field, seconds) in
