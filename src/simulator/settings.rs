@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_key_is_not_printed() {
-        let settings = Settings { api_key: Some("sk-hidden".into()), ..Settings::default() };
-        assert!(!format!("{settings:?}").contains("hidden"));
+        let settings = Settings { api_key: Some("sk-unseen".into()), ..Settings::default() };
+        assert!(!format!("{settings:?}").contains("unseen"));
     }
 }
