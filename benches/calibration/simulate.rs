@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-const THREADS: u64 = 2;
+const THREADS: usize = 2;
 
 /// Counts how often each answer is yes. Every experiment has its own seed, so that the count does not depend
 /// on the threads.
@@ -15,14 +15,14 @@ pub(crate) fn in_parallel<const N: usize>(
         let one = &one;
         let part = |thread: u64| {
             let mut counts = [0; N];
-            for index in (thread..experiments).step_by(THREADS as usize) {
+            for index in (thread..experiments).step_by(THREADS) {
                 for (count, yes) in counts.iter_mut().zip(one(index)) {
                     *count += u64::from(yes);
                 }
             }
             counts
         };
-        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || part(thread))).collect();
+        let threads: Vec<_> = (0..THREADS as u64).map(|thread| scope.spawn(move || part(thread))).collect();
         let mut total = [0; N];
         for thread in threads {
             let counts = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

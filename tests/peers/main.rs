@@ -3,6 +3,8 @@
 //! `TUNELOOP_PEERS_PYTHON` names the Python that has them. Without it the tests are skipped, and fail where
 //! `TUNELOOP_PEERS` is set.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
 mod headlines;
 
 use std::io::Write;
@@ -33,7 +35,7 @@ fn ask(cases: &[Value]) -> Option<Vec<Vec<f64>>> {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let text: String = cases.iter().map(|case| format!("{case}\n")).collect();
+    let text = cases.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
     let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()).unwrap());
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
