@@ -1,5 +1,7 @@
 //! Reads the posts that people engaged with and writes them as JSONL.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,13 +12,16 @@ use sqlx::{PgConnection, Row as _};
 use tokio::sync::mpsc::{self, Sender};
 
 use super::manifest::SCHEMA_VERSION;
-use super::source::{self, Bounds, LEADING, Layout, Parameter, Sql};
+use super::prepare::{Context, Preparation, Prepared, Selected};
+use super::source::{self, Bounds, ID, LEADING, Layout, Parameter, Sql};
 use super::spool::Spooled;
-use super::stages::{Selected, Stages};
-use super::{Counts, DatasetError, DatasetSettings, Manifest, Parts, Sources, prompts};
+use super::stages::Stages;
+use super::{Counts, DatasetError, DatasetSettings, Manifest, Parts, RowFault, Sources, prompts};
 
 /// Rows handed over at once.
 const BATCH: usize = 256;
+/// Batches that are prepared at once.
+const AT_ONCE: usize = 3;
 /// Batches that wait for the stages before reading waits too.
 const WAITING: usize = 4;
 
@@ -55,16 +60,28 @@ pub async fn collect(
     // One state of the data for all statements, so that counts and rows agree.
     let timeout = Duration::from_secs(settings.source.timeout_seconds.into());
     let mut tx = access.begin(timeout).await?;
-    let layout = Layout::find(&mut tx, settings, &compiled.columns()).await?;
+    let layout = Arc::new(Layout::find(&mut tx, settings, &compiled).await?);
     let bounds = bounds(&mut tx, settings, &layout, now).await?;
     let counts = count(&mut tx, settings, &layout, &bounds).await?;
     let pairs = settings.pairs.is_some();
     let rows = source::rows(&settings.source, &layout, &bounds, pairs)?;
 
     let (batches, received) = mpsc::channel(WAITING);
-    let stages = Stages::new(settings, compiled, pipeline, bounds.threshold)?;
+    let stages = Stages::new(settings, pipeline, bounds.threshold)?;
     let work = tokio::task::spawn_blocking(move || stages.run(received));
-    let read = read(&mut tx, &rows, &bounds, &layout, batches, timeout + SLACK).await;
+    let preparation = Arc::new(Preparation::new(settings, compiled));
+    let prepare = move |batch: Vec<PgRow>| -> Vec<Result<Prepared, DatasetError>> {
+        batch.iter().map(|row| prepared(&preparation, &layout, row)).collect()
+    };
+    let read = read(&mut tx, &rows, &bounds, prepare, batches, timeout + SLACK).await;
+    // What follows takes a while, and needs no more of the source: nothing there shall be kept for it.
+    if matches!(read, Ok(Read::Whole)) {
+        let _ = tx.rollback().await;
+        drop(access);
+    } else {
+        drop(tx);
+        access.abandon().await;
+    }
     let made = work.await?;
     read.map_err(|error| match error {
         DatasetError::Database(error) => source::refused(settings, error).into(),
@@ -92,7 +109,7 @@ pub async fn collect(
             too_young: counts.too_young,
             few_impressions: counts.few_impressions,
             below_threshold,
-            over_maximum: selected.saturating_sub(made.rows),
+            over_maximum: selected.saturating_sub(made.rows) + made.counts.over_maximum,
             ..made.counts
         },
         cleaning: made.cleaning,
@@ -107,31 +124,68 @@ pub async fn collect(
     Ok(Snapshot { train: divided.train, validation: divided.validation, manifest })
 }
 
-/// Hands the rows over until there are no more or nobody wants more. A source that is silent for `limit` has gone.
-async fn read(
+/// How far the rows were read.
+enum Read {
+    Whole,
+    /// As far as anybody wanted them.
+    InPart,
+}
+
+/// Reads the rows and hands them over prepared, in their order, until there are no more or nobody wants more. A source that is silent
+/// for `limit` has gone.
+async fn read<T: Send + 'static>(
     conn: &mut PgConnection,
     sql: &Sql,
     bounds: &Bounds,
-    layout: &Layout,
-    batches: Sender<Vec<Selected>>,
+    prepare: impl Fn(Vec<PgRow>) -> T + Clone + Send + 'static,
+    batches: Sender<T>,
     limit: Duration,
-) -> Result<(), DatasetError> {
+) -> Result<Read, DatasetError> {
     let mut rows = sql.query(bounds).fetch(conn).map_err(DatasetError::from).try_chunks(BATCH);
     // The server ends a statement that takes too long, unless it is out of reach.
     let silence = || {
         let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the source does not answer");
         DatasetError::from(sqlx::Error::Io(error))
     };
-    while let Some(batch) =
-        tokio::time::timeout(limit, rows.try_next()).await.map_err(|_| silence())?.map_err(|error| error.1)?
-    {
-        let batch: Vec<Selected> =
-            batch.iter().map(|row| selected(layout, row)).collect::<sqlx::Result<_>>()?;
-        if batches.send(batch).await.is_err() {
-            break;
+    let mut under_way = VecDeque::new();
+    loop {
+        let batch = tokio::time::timeout(limit, rows.try_next())
+            .await
+            .map_err(|_| silence())?
+            .map_err(|error| error.1)?;
+        let keep = if batch.is_some() { AT_ONCE } else { 0 };
+        let ended = batch.is_none();
+        if let Some(batch) = batch {
+            let prepare = prepare.clone();
+            under_way.push_back(tokio::task::spawn_blocking(move || prepare(batch)));
+        }
+        while under_way.len() > keep {
+            let Some(oldest) = under_way.pop_front() else { break };
+            if batches.send(oldest.await?).await.is_err() {
+                return Ok(Read::InPart);
+            }
+        }
+        if ended {
+            return Ok(Read::Whole);
         }
     }
-    Ok(())
+}
+
+fn prepared(preparation: &Preparation, layout: &Layout, row: &PgRow) -> Result<Prepared, DatasetError> {
+    let fault = match selected(layout, row) {
+        Ok(selected) => match preparation.prepare(selected) {
+            Ok(prepared) => return Ok(prepared),
+            Err(fault) => fault,
+        },
+        Err(sqlx::Error::ColumnDecode { index, source }) => {
+            let place = index.parse().ok().and_then(|index: usize| index.checked_sub(LEADING));
+            let column = place.and_then(|place| layout.variables.get(place)).map(|(name, _)| name.clone());
+            RowFault::Value { column: column.unwrap_or(index), reason: source.to_string() }
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let id: Option<String> = row.try_get(ID)?;
+    Err(DatasetError::Row { id: id.unwrap_or_default(), fault })
 }
 
 fn selected(layout: &Layout, row: &PgRow) -> sqlx::Result<Selected> {
@@ -145,13 +199,13 @@ fn selected(layout: &Layout, row: &PgRow) -> sqlx::Result<Selected> {
         };
         values.insert(name.clone(), value.unwrap_or_default());
     }
-    Ok(Selected {
+    let context = Context {
         created_at: row.try_get(0)?,
         persona: row.try_get(1)?,
         group: row.try_get(2)?,
         engagement: row.try_get::<Option<f64>, _>(3)?.unwrap_or_default(),
-        row: values,
-    })
+    };
+    Ok(Selected { context, row: values })
 }
 
 /// The values of the parameters, with the threshold that is in force.

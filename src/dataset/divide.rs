@@ -4,9 +4,8 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 
-use super::Example;
 use super::near_duplicates::NearDuplicates;
-use super::split::{GroupCount, GroupId, Grouping, Side, Split, TiedGroups};
+use super::split::{GroupCount, GroupId, GroupIds, Grouping, Side, Split, TiedGroups};
 use super::spool::{Spool, Spooled};
 
 /// Providers refuse files with fewer examples.
@@ -16,7 +15,6 @@ const FEWEST: u64 = 10;
 #[derive(Debug)]
 pub(super) struct Draft {
     out: BufWriter<File>,
-    line: Vec<u8>,
     groups: GroupCount,
     split: Split,
     /// Whether any are to be set aside.
@@ -77,7 +75,7 @@ impl Head {
 impl Draft {
     pub(super) fn new(split: Split, wanted: bool) -> io::Result<Self> {
         let out = BufWriter::with_capacity(1 << 18, tempfile::tempfile()?);
-        Ok(Self { out, line: Vec::new(), groups: GroupCount::default(), split, wanted })
+        Ok(Self { out, groups: GroupCount::default(), split, wanted })
     }
 
     /// A draft of lines whose groups are known, and were counted.
@@ -92,20 +90,14 @@ impl Draft {
         self.out.write_all(line)
     }
 
-    /// Writes an example down, with its group and its number among those that were compared.
-    pub(super) fn add(&mut self, group: Option<&str>, number: u32, example: &Example) -> io::Result<()> {
-        self.groups.add(group);
-        self.line.clear();
-        example.write(&mut self.line)?;
-        let length = length(&self.line)?;
-        let head = Head {
-            number,
-            group: Grouping::Group.id(group, &example.user),
-            prompt: Grouping::Prompt.id(group, &example.user),
-            length,
-        };
-        head.write(&mut self.out)?;
-        self.out.write_all(&self.line)
+    /// Writes an example's line down, with its groups and its number among those that were compared.
+    pub(super) fn add(&mut self, ids: GroupIds, number: u32, line: &[u8]) -> io::Result<()> {
+        if let Some(group) = ids.group {
+            self.groups.add_id(group);
+        }
+        let (group, prompt) = (ids.group.unwrap_or(ids.prompt), ids.prompt);
+        Head { number, group, prompt, length: length(line)? }.write(&mut self.out)?;
+        self.out.write_all(line)
     }
 
     /// Divides the examples; `compared` is how many `near` has looked at.
@@ -223,12 +215,20 @@ fn each(file: &mut File, mut visit: impl FnMut(&Head, &[u8]) -> io::Result<()>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Example;
+    use crate::dataset::duplicates::normalised;
     use crate::dataset::near_duplicates::Remember;
     use crate::dataset::split::SplitSettings;
 
     fn draft(share: f64) -> Draft {
         let settings = SplitSettings { validation_share: share };
         Draft::new(Split::new(&settings, "hook"), share > 0.0).unwrap()
+    }
+
+    fn add(draft: &mut Draft, group: &str, number: u32, example: &Example) {
+        let mut line = Vec::new();
+        example.write(&mut line).unwrap();
+        draft.add(Grouping::ids(Some(group), &normalised(&example.user)), number, &line).unwrap();
     }
 
     fn lines(spooled: &Spooled) -> Vec<String> {
@@ -247,7 +247,7 @@ mod tests {
     fn no_group_stands_on_both_sides_and_every_example_on_one() {
         let mut draft = draft(0.3);
         for n in 0..300 {
-            draft.add(Some(&format!("g{}", n % 40)), 0, &example(n, &format!("of g{} end", n % 40))).unwrap();
+            add(&mut draft, &format!("g{}", n % 40), 0, &example(n, &format!("of g{} end", n % 40)));
         }
         let divided = draft.divide(None, 0).unwrap();
         assert_eq!((divided.grouping, divided.warnings.len()), (Grouping::Group, 0));
@@ -271,7 +271,7 @@ mod tests {
             for copy in ["one", "two"] {
                 let text = format!("{} {copy}", words.join(" "));
                 near.insert(&text);
-                draft.add(Some(&format!("{copy}{n}")), number, &example(number, &text)).unwrap();
+                add(&mut draft, &format!("{copy}{n}"), number, &example(number, &text));
                 number += 1;
             }
         }
@@ -289,7 +289,7 @@ mod tests {
     fn a_small_dataset_is_trained_on_whole_and_says_so() {
         let mut draft = draft(0.5);
         for n in 0..12 {
-            draft.add(Some("one"), 0, &example(n, "x")).unwrap();
+            add(&mut draft, "one", 0, &example(n, "x"));
         }
         let divided = draft.divide(None, 0).unwrap();
         assert_eq!((divided.train.part.examples, divided.grouping), (12, Grouping::Prompt));
@@ -307,7 +307,7 @@ mod tests {
         let mut draft = draft(0.1);
         for n in 0..200 {
             let group = if n % 10 == 0 { format!("g{n}") } else { large.clone() };
-            draft.add(Some(&group), 0, &example(n, "x")).unwrap();
+            add(&mut draft, &group, 0, &example(n, "x"));
         }
         let divided = draft.divide(None, 0).unwrap();
         assert_eq!((divided.train.part.examples, divided.grouping), (200, Grouping::Group));

@@ -1,6 +1,7 @@
 //! Exact duplicates, found as examples stream by.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
@@ -9,7 +10,7 @@ use unicode_normalization::UnicodeNormalization;
 /// examples among a million share them with a probability below 10⁻²⁶.
 #[derive(Debug, Default)]
 pub struct Duplicates {
-    seen: HashSet<[u8; 16]>,
+    seen: HashSet<Key, BuildHasherDefault<Hashed>>,
 }
 
 impl Duplicates {
@@ -22,13 +23,48 @@ impl Duplicates {
     /// Whether this is the first example with this prompt and completion, both [`normalised`]. Examples come
     /// highest engagement first, so the first is the one to keep.
     pub fn first(&mut self, prompt: &str, completion: &str) -> bool {
-        let prompt = normalised(prompt);
+        self.is_first(Key::of(&normalised(prompt), &normalised(completion)))
+    }
+
+    /// Whether this is the first example with this key.
+    pub(super) fn is_first(&mut self, key: Key) -> bool {
+        self.seen.insert(key)
+    }
+}
+
+/// What an example is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key([u8; 16]);
+
+impl Key {
+    /// The key of a prompt and a completion, both [`normalised`].
+    pub(super) fn of(prompt: &str, completion: &str) -> Self {
         let mut hash = Sha256::new();
         // With its length, so that no text can move from the prompt to the completion unseen.
         hash.update((prompt.len() as u64).to_be_bytes());
         hash.update(prompt);
-        hash.update(normalised(completion));
-        self.seen.insert(prefix(&hash.finalize()))
+        hash.update(completion);
+        Self(prefix(&hash.finalize()))
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
+
+/// Takes a part of a key as it is: it is a hash already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -44,6 +80,9 @@ pub(super) fn prefix(digest: &[u8]) -> [u8; 16] {
 /// ones. Other punctuation counts: `Really?` is not `Really!`.
 #[must_use]
 pub fn normalised(text: &str) -> String {
+    if is_plain(text) {
+        return text.to_ascii_lowercase();
+    }
     let mut normalised = String::with_capacity(text.len());
     let mut space = false;
     let mut push = |c: char| {
@@ -64,6 +103,16 @@ pub fn normalised(text: &str) -> String {
         text.nfkc().flat_map(char::to_lowercase).nfkc().for_each(push);
     }
     normalised
+}
+
+/// Whether nothing is to be done but to make letters lower case.
+fn is_plain(text: &str) -> bool {
+    let mut before = b' ';
+    text.bytes().all(|byte| {
+        let spaces = byte == b' ' && before == b' ';
+        before = byte;
+        matches!(byte, b' '..=b'~') && byte != b'`' && !spaces
+    }) && before != b' '
 }
 
 fn folded(c: char) -> char {
@@ -111,6 +160,13 @@ mod tests {
                 let first = texts.iter().find(|other| normalised(other) == normalised(text));
                 prop_assert_eq!(first, Some(text));
             }
+        }
+
+        #[test]
+        fn a_plain_text_is_normalised_like_any_other(text in "( ?[A-Za-z0-9`'.-]{0,3}){0,6}") {
+            let slowly: Vec<String> =
+                text.to_lowercase().replace('`', "'").split_whitespace().map(str::to_owned).collect();
+            prop_assert_eq!(normalised(&text), slowly.join(" "));
         }
 
         #[test]

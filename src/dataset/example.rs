@@ -25,6 +25,11 @@ struct Message<'a> {
 }
 
 impl Example {
+    /// The texts of its messages.
+    pub(super) fn texts_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        self.system.iter_mut().chain([&mut self.user, &mut self.assistant])
+    }
+
     /// What is asked, `{"messages":[…]}`, and the answer, `{"role":…,"content":…}`, apart.
     pub(super) fn halves(&self) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
         let user = Message { role: "user", content: &self.user };

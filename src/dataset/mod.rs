@@ -1,7 +1,7 @@
 //! Posts become a dataset: an immutable snapshot of training examples, named by the SHA-256 of its bytes.
 //!
-//! Rows flow one way and never all at once: [`source`] reads them from a database, `stages` cleans them, makes
-//! examples of them and leaves some out, `divide` sets some aside to validate with, `spool` writes the lines to temporary files,
+//! Rows flow one way and never all at once: [`source`] reads them from a database, `prepare` cleans them and makes
+//! examples of them, several batches at once, `stages` leaves some out, `divide` sets some aside to validate with, `spool` writes the lines to temporary files,
 //! [`DatasetStore`] keeps each file under its digest.
 
 pub mod clean;
@@ -12,6 +12,7 @@ mod example;
 mod manifest;
 pub mod near_duplicates;
 mod pairs;
+mod prepare;
 mod prompts;
 mod settings;
 mod source;
@@ -32,6 +33,25 @@ pub use source::{Columns, Lookup, OutcomeQuery, SourceError, SourceSettings, Sou
 pub use spool::Spooled;
 pub use store::{DatasetStore, StoredLine};
 
+/// What is wrong with a row.
+#[derive(Debug, Error)]
+pub enum RowFault {
+    /// A template failed on it.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A value cannot be held here, such as a number of more than 308 digits.
+    #[error("its column {column:?} has a value that cannot be read: {reason}")]
+    Value {
+        /// The column.
+        column: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Its line could not be made.
+    #[error("its line could not be written: {0}")]
+    Line(#[from] std::io::Error),
+}
+
 /// Why a dataset could not be made, kept or read.
 #[derive(Debug, Error)]
 pub enum DatasetError {
@@ -41,9 +61,17 @@ pub enum DatasetError {
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A template failed on a row.
+    /// A template is faulty.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// A row of the source cannot be made an example of.
+    #[error("the row with the id {id:?} cannot be used: {fault}")]
+    Row {
+        /// What its column for ids says.
+        id: String,
+        /// What is wrong with it.
+        fault: RowFault,
+    },
     /// A temporary file could not be written or read.
     #[error("a temporary file of the dataset: {0}")]
     File(#[from] std::io::Error),

@@ -4,7 +4,7 @@
 //! answer to a prompt is paired with the worst, the second best with the second worst, and so on while the gap is wide
 //! enough: the widest gaps come first and no post is in two pairs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 
@@ -51,6 +51,8 @@ pub(super) struct Paired {
     pub(super) pairs: u64,
     /// Examples that are in no pair.
     pub(super) unpaired: u64,
+    /// Examples whose pairs are beyond the most that are wanted.
+    pub(super) over_maximum: u64,
 }
 
 impl PairDraft {
@@ -108,7 +110,9 @@ impl PairDraft {
         wanted: bool,
         mut near: Option<NearDuplicates>,
     ) -> io::Result<Paired> {
-        let pairs = self.pairs();
+        let mut pairs = self.pairs();
+        let paired = 2 * pairs.len();
+        pairs.truncate(usize::try_from(self.maximum).unwrap_or(usize::MAX));
         let mut groups = GroupCount::default();
         for entry in pairs.iter().flat_map(|(better, worse)| [*better, *worse]) {
             // One without a group is in that of its prompt, which is none to count.
@@ -141,8 +145,12 @@ impl PairDraft {
             write_pair(&mut file, &self.entries[*better], &self.entries[*worse], &mut line)?;
             draft.add_line(ties.id(2 * index), &line)?;
         }
-        let unpaired = (self.entries.len() - 2 * pairs.len()) as u64;
-        Ok(Paired { divided: draft.divide(None, 0)?, pairs: pairs.len() as u64, unpaired })
+        Ok(Paired {
+            divided: draft.divide(None, 0)?,
+            pairs: pairs.len() as u64,
+            unpaired: (self.entries.len() - paired) as u64,
+            over_maximum: (paired - 2 * pairs.len()) as u64,
+        })
     }
 
     /// The places of the better and the worse half of each pair, in the order of the better ones.
@@ -155,22 +163,40 @@ impl PairDraft {
             |one: &usize, other: &usize| self.entries[*one].prompt == self.entries[*other].prompt;
         let mut pairs = Vec::new();
         for places in places.chunk_by(same_prompt) {
-            let halves = places.iter().zip(places.iter().rev()).take(places.len() / 2);
-            let halves = halves.map(|(better, worse)| (*better, *worse));
-            pairs.extend(halves.filter(|pair| self.is_pair(*pair)).take(most));
+            pairs.extend(self.of_prompt(places.to_vec()).take(most));
         }
         pairs.sort_unstable();
-        pairs.truncate(usize::try_from(self.maximum).unwrap_or(usize::MAX));
         pairs
     }
 
-    fn is_pair(&self, (better, worse): (usize, usize)) -> bool {
-        let (better, worse) = (&self.entries[better], &self.entries[worse]);
+    /// The pairs of one prompt, whose examples stand at these places: each example from the best on with the worst that says something
+    /// else and is in no pair yet.
+    fn of_prompt(&self, places: Vec<usize>) -> impl Iterator<Item = (usize, usize)> {
         // Rates are decimals, which binary fractions miss by a little.
         let gap = self.settings.minimum_gap * (1.0 - 1e-9);
-        better.engagement >= self.threshold
-            && better.engagement - worse.engagement >= gap
-            && better.answer != worse.answer
+        let mut places = VecDeque::from(places);
+        // An answer that found no other one finds none among fewer.
+        let mut alone = None;
+        std::iter::from_fn(move || {
+            loop {
+                let place = places.pop_front()?;
+                let better = &self.entries[place];
+                let wide = |worse: &Entry| better.engagement - worse.engagement >= gap;
+                if better.engagement < self.threshold || !wide(&self.entries[*places.back()?]) {
+                    return None;
+                }
+                if alone == Some(better.answer) {
+                    continue;
+                }
+                let mut behind =
+                    places.iter().rposition(|worse| self.entries[*worse].answer != better.answer);
+                behind = behind.filter(|worse| wide(&self.entries[places[*worse]]));
+                match behind.and_then(|worse| places.remove(worse)) {
+                    Some(worse) => return Some((place, worse)),
+                    None => alone = Some(better.answer),
+                }
+            }
+        })
     }
 }
 
@@ -255,6 +281,30 @@ mod tests {
         assert!(lines(&[(1, 1, 1, 60), (1, 2, 2, 51)], 1, 0.0).0.is_empty(), "too close");
         assert!(lines(&[(1, 1, 1, 49), (1, 2, 2, 10)], 1, 0.0).0.is_empty(), "below the threshold");
         assert_eq!(lines(&[(1, 1, 1, 50), (1, 2, 2, 40)], 1, 0.0).0.len(), 1);
+    }
+
+    #[test]
+    fn where_the_best_and_the_worst_say_the_same_the_next_are_tried() {
+        let pairs = |answers: &[&str], maximum: u64| {
+            let settings = PairSettings { minimum_gap: 0.1, maximum_per_prompt: 9 };
+            let mut draft = PairDraft::new(&settings, 0.5, maximum).unwrap();
+            for (place, answer) in (0_u32..).zip(answers) {
+                let example = Example { system: None, user: "ask".into(), assistant: (*answer).to_owned() };
+                draft.add(None, 0.9 - f64::from(place) / 10.0, 0, &example).unwrap();
+            }
+            let pairs = draft.pairs();
+            let paired = draft.divide(Split::new(&SplitSettings::default(), "hook"), false, None).unwrap();
+            assert_eq!(2 * paired.pairs + paired.unpaired + paired.over_maximum, answers.len() as u64);
+            (pairs, paired.over_maximum)
+        };
+        assert_eq!(pairs(&["a", "b", "c", "A"], 9), (vec![(0, 2), (1, 3)], 0));
+        assert_eq!(pairs(&["a", "a", "b", "a"], 9), (vec![(0, 2)], 0));
+        assert_eq!(pairs(&["a", "a", "a"], 9), (vec![], 0));
+        assert_eq!(
+            pairs(&["a", "b", "c", "d"], 1),
+            (vec![(0, 3), (1, 2)], 2),
+            "the second pair is over the maximum"
+        );
     }
 
     proptest! {

@@ -75,30 +75,56 @@ impl Compiled {
                 [&columns.original_input, &columns.hook].map(Clone::clone).into()
             }
             Self::BuiltIn(Template::Body, columns) => [&columns.hook, &columns.body].map(Clone::clone).into(),
-            Self::Own(own) => own.columns(),
+            Self::Own(own) => own.names().1,
+        }
+    }
+
+    /// Whether messages may say what no text of the row says, being put together of several columns and of numbers.
+    #[must_use]
+    pub(super) fn puts_together(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
+    /// The functions that the templates use, as far as they are looked up like columns.
+    #[must_use]
+    pub(super) fn functions(&self) -> BTreeSet<String> {
+        match self {
+            Self::BuiltIn(..) => BTreeSet::new(),
+            Self::Own(own) => own.names().0,
         }
     }
 
     /// The example that a row makes, or `None` where a part it needs is blank.
-    pub(super) fn example(&self, row: &Row) -> Result<Option<Example>, TemplateError> {
+    pub(super) fn example(&self, row: Row) -> Result<Option<Example>, TemplateError> {
         match self {
             Self::BuiltIn(template, columns) => Ok(template.example(columns, row)),
-            Self::Own(own) => own.example(row),
+            Self::Own(own) => own.example(&row),
         }
     }
 }
 
 impl Template {
-    fn example(self, columns: &Columns, row: &Row) -> Option<Example> {
-        let text =
-            |column: &str| row.get(column).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
-        let hook = text(&columns.hook)?;
-        let (user, assistant) = match self {
-            Self::Hook => (text(&columns.original_input).unwrap_or(DEFAULT_PROMPT).to_owned(), hook),
-            Self::Body => (format!("{hook}\n\nWrite a detailed post:"), text(&columns.body)?),
+    fn example(self, columns: &Columns, mut row: Row) -> Option<Example> {
+        // One column may have both parts.
+        let user = match self {
+            Self::Hook => {
+                text(&row, &columns.original_input).map_or_else(|| DEFAULT_PROMPT.to_owned(), str::to_owned)
+            }
+            Self::Body => format!("{}\n\nWrite a detailed post:", text(&row, &columns.hook)?),
         };
-        Some(Example { system: None, user, assistant: assistant.to_owned() })
+        let answer = match self {
+            Self::Hook => &columns.hook,
+            Self::Body => &columns.body,
+        };
+        text(&row, answer)?;
+        let Some(Value::String(assistant)) = row.remove(answer) else { return None };
+        Some(Example { system: None, user, assistant })
     }
+}
+
+/// A column's text, unless it is blank.
+fn text<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
+    row.get(column).and_then(Value::as_str).filter(|text| !text.trim().is_empty())
 }
 
 impl Own {
@@ -121,11 +147,12 @@ impl Own {
         Ok(Self { environment, system: prompts.system.is_some() })
     }
 
-    fn columns(&self) -> BTreeSet<String> {
-        let globals: BTreeSet<&str> = self.environment.globals().map(|(name, _)| name).collect();
+    /// The names that the templates look up: those of functions, and all others.
+    fn names(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let functions: BTreeSet<&str> = self.environment.globals().map(|(name, _)| name).collect();
         let names =
             self.environment.templates().flat_map(|(_, template)| template.undeclared_variables(false));
-        names.filter(|name| !globals.contains(name.as_str())).collect()
+        names.partition(|name| functions.contains(name.as_str()))
     }
 
     fn example(&self, row: &Row) -> Result<Option<Example>, TemplateError> {
@@ -253,7 +280,7 @@ mod tests {
             .map(|(name, text)| (name.to_owned(), json!(text)))
             .into();
         let settings = DatasetSettings { template, ..DatasetSettings::default() };
-        let example = compile(&settings).unwrap().example(&row).unwrap()?;
+        let example = compile(&settings).unwrap().example(row).unwrap()?;
         assert_eq!(example.system, None);
         Some((example.user, example.assistant))
     }
@@ -303,10 +330,10 @@ mod tests {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        let example = compiled.example(&row).unwrap().unwrap();
+        let example = compiled.example(row).unwrap().unwrap();
         assert_eq!(example.system.as_deref(), Some("You are Ann."));
         assert_eq!((example.user.as_str(), example.assistant.as_str()), ("CATS", "one two "));
-        assert!(compiled.example(&Row::new()).unwrap().is_none(), "blank parts make no example");
+        assert!(compiled.example(Row::new()).unwrap().is_none(), "blank parts make no example");
     }
 
     #[test]
@@ -332,6 +359,6 @@ mod tests {
         assert!(found[0].1.contains("fuel"), "{found:?}");
         let compiled = compile(&prompts("{% for a in range(9999) %}{{ topic }}{% endfor %}", "x")).unwrap();
         let row = [("topic".to_owned(), json!("a".repeat(10_000)))].into();
-        assert!(compiled.example(&row).is_err(), "100 MB of one row");
+        assert!(compiled.example(row).is_err(), "100 MB of one row");
     }
 }

@@ -68,6 +68,15 @@ impl GroupId {
     }
 }
 
+/// What an example may be grouped by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GroupIds {
+    /// By the group it has, if any.
+    pub(super) group: Option<GroupId>,
+    /// By its prompt.
+    pub(super) prompt: GroupId,
+}
+
 /// What makes examples a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -79,6 +88,12 @@ pub enum Grouping {
 }
 
 impl Grouping {
+    /// The groups of an example, one for each way to group, where its prompt is [`normalised`].
+    pub(super) fn ids(group: Option<&str>, prompt: &str) -> GroupIds {
+        let group = group.filter(|group| !group.is_empty()).map(|group| GroupId::new("group", group));
+        GroupIds { group, prompt: GroupId::new("prompt", prompt) }
+    }
+
     /// The group of an example. One without a value for its group is grouped by its prompt.
     #[must_use]
     pub fn id(self, group: Option<&str>, prompt: &str) -> GroupId {

@@ -1,38 +1,26 @@
-//! The stages between the rows of a source and the lines of a dataset. Rows come highest engagement first.
+//! The stages between prepared rows and the lines of a dataset, each of which depends on the rows before. Rows come highest
+//! engagement first.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 
-use super::clean::{Cleaner, Findings, NearDuplicatePolicy, Steps};
+use super::clean::NearDuplicatePolicy;
 use super::divide::{Divided, Draft};
 use super::duplicates::Duplicates;
 use super::near_duplicates::{NearDuplicates, Nearness, Remember};
 use super::pairs::PairDraft;
-use super::prompts::{Compiled, Row};
+use super::prepare::{Context, Outcome, Prepared, Ready};
 use super::split::Split;
 use super::{CleaningCounts, Counts, DatasetError, DatasetSettings, Example};
 
 /// Chooses the hash functions that near duplicates are found with.
 const SEED: u64 = 0x7475_6e65_6c6f_6f70;
 
-/// A row that has passed the filters of the source.
-#[derive(Debug)]
-pub(super) struct Selected {
-    pub(super) created_at: DateTime<Utc>,
-    pub(super) persona: Option<String>,
-    pub(super) group: Option<String>,
-    pub(super) engagement: f64,
-    pub(super) row: Row,
-}
-
 /// The stages with what they remember: hashes of the examples, and a number for each persona where those are limited.
 #[derive(Debug)]
 pub(super) struct Stages {
-    cleaner: Cleaner,
-    prompts: Compiled,
     duplicates: Option<Duplicates>,
     near: Option<NearDuplicates>,
     drop_near: bool,
@@ -62,12 +50,7 @@ pub(super) struct Made {
 }
 
 impl Stages {
-    pub(super) fn new(
-        settings: &DatasetSettings,
-        prompts: Compiled,
-        key: &str,
-        threshold: f64,
-    ) -> Result<Self, DatasetError> {
+    pub(super) fn new(settings: &DatasetSettings, key: &str, threshold: f64) -> Result<Self, DatasetError> {
         let policy = settings.cleaning.near_duplicates;
         let remember = match policy {
             NearDuplicatePolicy::Off => None,
@@ -80,8 +63,6 @@ impl Stages {
         let split = Split::new(&settings.split, key);
         let set_aside = settings.split.validation_share > 0.0;
         Ok(Self {
-            cleaner: Cleaner::new(&settings.cleaning),
-            prompts,
             duplicates: settings.cleaning.exact_duplicates.then(Duplicates::new),
             near: remember.map(|remember| NearDuplicates::new(SEED, remember)),
             drop_near: policy == NearDuplicatePolicy::Drop,
@@ -101,48 +82,55 @@ impl Stages {
     /// Takes batches until there are no more or nothing more is wanted, then divides what was made. Blocks.
     pub(super) fn run(
         mut self,
-        mut batches: Receiver<Vec<Selected>>,
+        mut batches: Receiver<Vec<Result<Prepared, DatasetError>>>,
     ) -> Result<(Divided, Made), DatasetError> {
         'all: while let Some(batch) = batches.blocking_recv() {
-            for selected in batch {
+            for prepared in batch {
                 if self.made.counts.examples >= self.maximum {
                     break 'all;
                 }
-                self.take(selected)?;
+                self.take(prepared?)?;
             }
         }
+        // Whoever reads need not wait until the examples are divided.
+        drop(batches);
         if let Some(pairs) = self.pairs {
             // Pairing needs the room.
             drop(self.duplicates);
             let paired = pairs.divide(self.split, self.set_aside, self.near)?;
             self.made.counts.examples = paired.pairs;
             self.made.counts.unpaired = paired.unpaired;
+            self.made.counts.over_maximum = paired.over_maximum;
             return Ok((paired.divided, self.made));
         }
         Ok((self.draft.divide(self.near, self.compared)?, self.made))
     }
 
-    fn take(&mut self, mut selected: Selected) -> Result<(), DatasetError> {
+    fn take(&mut self, prepared: Prepared) -> Result<(), DatasetError> {
         self.made.rows += 1;
-        let drop = self.clean(&mut selected.row);
-        let example = self.prompts.example(&selected.row)?;
+        self.made.cleaning.add(prepared.changed, prepared.findings);
         let counts = &mut self.made.counts;
-        let Some(example) = example else {
-            counts.empty += 1;
-            return Ok(());
+        let left_out = match prepared.outcome {
+            Outcome::Ready(ready) => return self.add(ready, prepared.context),
+            Outcome::Empty => &mut counts.empty,
+            Outcome::PersonalData => &mut counts.personal_data,
+            Outcome::TooShort => &mut counts.too_short,
         };
-        if drop {
-            counts.personal_data += 1;
+        *left_out += 1;
+        Ok(())
+    }
+
+    fn add(&mut self, ready: Ready, row: Context) -> Result<(), DatasetError> {
+        let Ready { example, ids, key, line } = ready;
+        // Before duplicates are looked for: what is left out here must not be the reason for which an equal one is.
+        if !self.has_place(row.persona.as_deref()) {
+            self.made.counts.over_persona += 1;
             return Ok(());
         }
-        if self.cleaner.too_short(&example.assistant) {
-            counts.too_short += 1;
-            return Ok(());
-        }
-        if let Some(duplicates) = &mut self.duplicates
-            && !duplicates.first(&example.user, &example.assistant)
+        if let (Some(duplicates), Some(key)) = (&mut self.duplicates, key)
+            && !duplicates.is_first(key)
         {
-            counts.duplicates += 1;
+            self.made.counts.duplicates += 1;
             return Ok(());
         }
         if self.is_near(&example) {
@@ -152,38 +140,17 @@ impl Stages {
                 return Ok(());
             }
         }
-        if !self.has_place(selected.persona) {
-            self.made.counts.over_persona += 1;
-            return Ok(());
-        }
-        let (group, number) = (selected.group.as_deref(), self.compared.saturating_sub(1));
+        let number = self.compared.saturating_sub(1);
         match &mut self.pairs {
-            Some(pairs) => pairs.add(group, selected.engagement, number, &example)?,
-            None => self.draft.add(group, number, &example)?,
+            Some(pairs) => pairs.add(row.group.as_deref(), row.engagement, number, &example)?,
+            None => self.draft.add(ids, number, &line)?,
         }
         self.made.counts.examples += 1;
-        let time = selected.created_at;
+        let time = row.created_at;
         self.made.oldest = Some(self.made.oldest.map_or(time, |oldest| oldest.min(time)));
         self.made.newest = Some(self.made.newest.map_or(time, |newest| newest.max(time)));
+        self.takes_place(row.persona);
         Ok(())
-    }
-
-    /// Cleans the texts of a row; whether the row is to be left out for what was found.
-    fn clean(&mut self, row: &mut Row) -> bool {
-        let (mut changed, mut findings, mut drop) = (Steps::default(), Findings::default(), false);
-        for value in row.values_mut() {
-            each_text(value, &mut |text| {
-                let cleaned = self.cleaner.text(text);
-                changed = changed | cleaned.changed;
-                findings += cleaned.findings;
-                drop |= cleaned.drop;
-                if let std::borrow::Cow::Owned(clean) = cleaned.text {
-                    *text = clean;
-                }
-            });
-        }
-        self.made.cleaning.add(changed, findings);
-        drop
     }
 
     fn is_near(&mut self, example: &Example) -> bool {
@@ -193,22 +160,15 @@ impl Stages {
     }
 
     /// Whether the persona has fewer examples than it may have; posts of nobody are not posts of one persona.
-    fn has_place(&mut self, persona: Option<String>) -> bool {
+    fn has_place(&self, persona: Option<&str>) -> bool {
         let (Some(most), Some(persona)) = (self.per_persona, persona) else { return true };
-        let so_far = self.personas.entry(persona).or_default();
-        let place = *so_far < most;
-        *so_far += u32::from(place);
-        place
+        self.personas.get(persona).is_none_or(|so_far| *so_far < most)
     }
-}
 
-/// Visits the texts of a value, those within arrays and objects too.
-fn each_text(value: &mut Value, visit: &mut impl FnMut(&mut String)) {
-    match value {
-        Value::String(text) => visit(text),
-        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, visit)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| each_text(field, visit)),
-        _ => {}
+    fn takes_place(&mut self, persona: Option<String>) {
+        if let (Some(_), Some(persona)) = (self.per_persona, persona) {
+            *self.personas.entry(persona).or_default() += 1;
+        }
     }
 }
 
@@ -217,29 +177,36 @@ mod tests {
     use std::io::{Read, Seek, SeekFrom};
 
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::dataset::prompts;
+    use crate::dataset::prepare::{Preparation, Selected};
+    use crate::dataset::prompts::{self, Row};
     use crate::dataset::spool::Spooled;
 
-    /// The lines of both parts.
-    fn made(settings: &DatasetSettings, rows: &[(String, String)]) -> (Vec<String>, Vec<String>, Counts) {
-        let mut stages = Stages::new(settings, prompts::compile(settings).unwrap(), "hook", 0.0).unwrap();
-        for (input, hook) in rows {
+    /// The stages after these rows: input, hook and persona.
+    fn staged(settings: &DatasetSettings, rows: &[(&str, &str, Option<&str>)]) -> Stages {
+        let preparation = Preparation::new(settings, prompts::compile(settings).unwrap());
+        let mut stages = Stages::new(settings, "hook", 0.0).unwrap();
+        for (input, hook, persona) in rows {
             let row: Row = [("original_input", input), ("hook", hook)]
                 .map(|(name, text)| (name.to_owned(), json!(text)))
                 .into();
-            let persona = Some(input.chars().take(1).collect());
-            let selected = Selected {
+            let context = Context {
                 created_at: DateTime::UNIX_EPOCH,
-                persona: None,
-                group: persona,
+                persona: persona.map(str::to_owned),
+                group: Some(input.chars().take(1).collect()),
                 engagement: 1.0,
-                row,
             };
-            stages.take(selected).unwrap();
+            stages.take(preparation.prepare(Selected { context, row }).unwrap()).unwrap();
         }
+        stages
+    }
+
+    /// The lines of both parts.
+    fn made(settings: &DatasetSettings, rows: &[(String, String)]) -> (Vec<String>, Vec<String>, Counts) {
+        let rows: Vec<_> = rows.iter().map(|(input, hook)| (input.as_str(), hook.as_str(), None)).collect();
+        let stages = staged(settings, &rows);
         let divided = stages.draft.divide(stages.near, stages.compared).unwrap();
         let validation = divided.validation.as_ref().map(lines).unwrap_or_default();
         (lines(&divided.train), validation, stages.made.counts)
@@ -252,6 +219,18 @@ mod tests {
         file.read_to_string(&mut text).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'));
         text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_post_beyond_its_personas_places_does_not_take_the_place_of_anothers() {
+        let settings = DatasetSettings { maximum_per_persona: Some(1), ..DatasetSettings::default() };
+        let rows = [("a", "one", Some("Ann")), ("b", "two", Some("Ann")), ("b", "two", Some("Bob"))];
+        let counts = staged(&settings, &rows).made.counts;
+        assert_eq!((counts.examples, counts.over_persona, counts.duplicates), (2, 1, 0));
+        // And a duplicate takes none.
+        let rows = [("a", "one", Some("Ann")), ("a", "one", Some("Bob")), ("b", "two", Some("Bob"))];
+        let counts = staged(&settings, &rows).made.counts;
+        assert_eq!((counts.examples, counts.over_persona, counts.duplicates), (2, 0, 1));
     }
 
     proptest! {

@@ -5,13 +5,14 @@ use std::fmt;
 use std::io::SeekFrom;
 use std::sync::Arc;
 
-use futures_util::stream::{BoxStream, StreamExt};
+use axum::body::Bytes;
+use futures_util::stream::{BoxStream, Stream, StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -21,6 +22,8 @@ use crate::config::StoreLocation;
 
 /// A part of an upload; also the size above which an upload has parts.
 const CHUNK: usize = 8 << 20;
+/// What is read from a file at once.
+const PIECE: usize = 1 << 18;
 /// Parts under way at once.
 const PARTS: usize = 2;
 
@@ -49,6 +52,18 @@ impl StoredLine {
     #[must_use]
     pub fn end(&self) -> u64 {
         self.begin + self.bytes.len() as u64 + 1
+    }
+}
+
+/// An upload whose parts are taken back, where that is possible, unless it is finished: when it fails, and when whoever waits for it
+/// gives up. A bucket keeps, and charges for, the parts of an upload that nobody ends.
+struct Upload(Option<WriteMultipart>);
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let (Some(upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(upload.abort());
+        }
     }
 }
 
@@ -119,18 +134,16 @@ impl DatasetStore {
             self.0.put(&path, bytes.into()).await?;
             return Ok(());
         }
-        let mut upload = WriteMultipart::new_with_chunk_size(self.0.put_multipart(&path).await?, CHUNK);
-        match copy(&mut file, &mut upload).await {
-            Ok(()) => {
-                upload.finish().await?;
-                Ok(())
-            }
-            Err(error) => {
-                // The parts that were sent are taken back where that is possible; the first error is the cause.
-                let _ = upload.abort().await;
-                Err(error)
-            }
+        let upload = self.0.put_multipart(&path).await?;
+        let mut upload = Upload(Some(WriteMultipart::new_with_chunk_size(upload, CHUNK)));
+        if let Some(upload) = &mut upload.0 {
+            copy(&mut file, upload).await?;
         }
+        if let Some(upload) = upload.0.take() {
+            // Takes back what was sent should it fail.
+            upload.finish().await?;
+        }
+        Ok(())
     }
 
     /// The bytes of a dataset, checked against its name.
@@ -146,18 +159,22 @@ impl DatasetStore {
     pub async fn stream(
         &self,
         digest: &str,
-    ) -> Result<(u64, BoxStream<'static, Result<axum::body::Bytes, DatasetError>>), DatasetError> {
+    ) -> Result<(u64, BoxStream<'static, Result<Bytes, DatasetError>>), DatasetError> {
         let object = self.0.get(&path(digest)).await?;
         let size = object.meta.size;
+        let chunks = match object.payload {
+            GetResultPayload::File(file, _) => read(file).boxed(),
+            GetResultPayload::Stream(chunks) => chunks.map_err(DatasetError::from).boxed(),
+        };
         let (name, mut hash) = (digest.to_owned(), Sha256::new());
         let ended = futures_util::stream::once(async { None });
-        let chunks = object.into_stream().map(Some).chain(ended).filter_map(move |chunk| {
+        let chunks = chunks.map(Some).chain(ended).filter_map(move |chunk| {
             let item = match chunk {
                 Some(Ok(bytes)) => {
                     hash.update(&bytes);
                     Some(Ok(bytes))
                 }
-                Some(Err(error)) => Some(Err(error.into())),
+                Some(Err(error)) => Some(Err(error)),
                 None if hex::encode(hash.clone().finalize()) == name => None,
                 None => Some(Err(DatasetError::Altered(name.clone()))),
             };
@@ -196,8 +213,17 @@ impl DatasetStore {
     }
 }
 
+/// A file from its beginning, in pieces that are large enough for the way to the thread that reads them.
+fn read(file: std::fs::File) -> impl Stream<Item = Result<Bytes, DatasetError>> {
+    futures_util::stream::try_unfold(tokio::fs::File::from_std(file), |mut file| async {
+        let mut piece = Vec::with_capacity(PIECE);
+        let read = file.read_buf(&mut piece).await?;
+        Ok((read > 0).then(|| (piece.into(), file)))
+    })
+}
+
 async fn copy(file: &mut tokio::fs::File, upload: &mut WriteMultipart) -> Result<(), DatasetError> {
-    let mut chunk = vec![0; 1 << 18];
+    let mut chunk = vec![0; PIECE];
     loop {
         let read = file.read(&mut chunk).await?;
         if read == 0 {

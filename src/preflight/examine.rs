@@ -9,7 +9,7 @@ use super::Epochs;
 use super::lines::{Findings, Rules, TOLD_FAULTS};
 use super::prices::PriceTable;
 use super::report::{ExpectedCost, ExpectedTraining, OverLimit, PartReport, PreflightReport};
-use super::tokens::Tokens;
+use super::tokens::{Counter, Tokens};
 use crate::dataset::{DatasetError, DatasetStore, Manifest, Part};
 use crate::pipelines::config::TrainingSettings;
 use crate::trainers::{DataRules, Hyperparameters, Method};
@@ -105,6 +105,7 @@ async fn read(datasets: &DatasetStore, part: &Part, rules: Rules) -> Result<Find
     let (_, mut bytes) = datasets.stream(&part.digest).await?;
     let (mut piece, mut number) = (Vec::new(), 1_u64);
     let (mut under_way, mut all) = (VecDeque::new(), Findings::default());
+    let mut counters: Vec<Counter> = Vec::new();
     loop {
         let chunk = bytes.next().await.transpose()?;
         let rest = match &chunk {
@@ -118,13 +119,19 @@ async fn read(datasets: &DatasetStore, part: &Part, rules: Rules) -> Result<Find
         if !piece.is_empty() {
             let lines = std::mem::replace(&mut piece, rest);
             let (first, count) = (number, lines.split_inclusive(|byte| *byte == b'\n').count() as u64);
-            under_way.push_back(tokio::task::spawn_blocking(move || Findings::of(&lines, first, &rules)));
+            let mut counter = counters.pop().unwrap_or_else(|| Counter::new(rules.tokens));
+            under_way.push_back(tokio::task::spawn_blocking(move || {
+                let found = Findings::of(&lines, first, &rules, &mut counter);
+                (found, counter)
+            }));
             number += count;
         }
         let keep = if chunk.is_some() { AT_ONCE } else { 0 };
         while under_way.len() > keep {
             let Some(oldest) = under_way.pop_front() else { break };
-            all.merge(oldest.await?);
+            let (found, counter) = oldest.await?;
+            all.merge(found);
+            counters.push(counter);
         }
         if chunk.is_none() {
             return Ok(all);

@@ -24,6 +24,15 @@ impl DataRules {
         }
     }
 
+    /// Whether a supervised example that consists of these messages, with role and content and nothing else, has no fault. Cheaper
+    /// than [`check_line`](Self::check_line), which says what the faults are.
+    #[must_use]
+    pub fn accepts<T: AsRef<str>>(self, messages: &[(T, T)]) -> bool {
+        match self {
+            Self::OpenAi => openai::rules::accepts(messages),
+        }
+    }
+
     /// The most tokens of an example that a base model is trained on; `None` where that is not known.
     #[must_use]
     pub fn example_limit(self, base_model: &str) -> Option<u32> {

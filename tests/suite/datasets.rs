@@ -1,11 +1,15 @@
 //! Datasets: where posts come from, which become examples, what is kept and shown of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tuneloop::clock::Clock;
+use tuneloop::dataset::{self, DatasetError, DatasetSettings, DatasetStore, Snapshot, Sources};
 
-use crate::harness::database::fresh_database;
+use crate::harness::database::{TestDatabase, fresh_database};
 use crate::harness::service::{TestService, config};
 
 const PATH: &str = "/v1/pipelines/hook";
@@ -397,4 +401,156 @@ async fn near_duplicates_are_reported_or_dropped() {
         assert_eq!(collected.unwrap()["data"]["cleaning"]["near_duplicates"], found_near, "{policy}");
     }
     service.end().await;
+}
+
+/// A source of posts in a database of its own, read by one connection alone.
+async fn posts_of(statement: &'static str) -> (TestDatabase, PgPool, Sources) {
+    let database = fresh_database().await;
+    sqlx::raw_sql(statement).execute(&database.pool).await.unwrap();
+    let one = PgPoolOptions::new().max_connections(1).connect(&database.url).await.unwrap();
+    let sources = Sources::new(one.clone());
+    (database, one, sources)
+}
+
+async fn collected(sources: &Sources, settings: Value) -> Result<Snapshot, DatasetError> {
+    let settings = serde_json::from_value(settings).unwrap();
+    dataset::collect(sources, "hook", &settings, Clock::system().now()).await
+}
+
+async fn backend(pool: &PgPool) -> i32 {
+    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn rows_that_nobody_wants_are_not_waited_for() {
+    let (_database, one, sources) = posts_of(
+        "INSERT INTO posts (original_input, hook, engagement_rate)
+         SELECT 'i' || n, 'h' || n, 0.09 FROM generate_series(1, 20000) n",
+    )
+    .await;
+    let before = backend(&one).await;
+    let all = collected(&sources, json!({})).await.unwrap();
+    assert_eq!(all.manifest.counts.examples, 20_000);
+    assert_eq!(backend(&one).await, before, "a connection that was read to its end is kept");
+    let some = collected(&sources, json!({"maximum_examples": 10})).await.unwrap();
+    assert_eq!((some.manifest.counts.examples, some.manifest.counts.over_maximum), (10, 19_990));
+    assert_ne!(backend(&one).await, before, "one that was not is closed");
+    let open: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid = $1",
+    )
+    .bind(before)
+    .fetch_one(&one)
+    .await
+    .unwrap();
+    assert_eq!(open, 0, "and its transaction with it");
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_ends_and_says_so() {
+    let (_database, one, sources) =
+        posts_of("INSERT INTO posts (hook, engagement_rate) VALUES ('h', 0.09)").await;
+    let source = json!({"query": "SELECT posts.* FROM posts, pg_sleep(30)", "timeout_seconds": 1});
+    let begun = Instant::now();
+    let error = collected(&sources, json!({"source": source})).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(error.to_string().contains("statement timeout"), "{error}");
+    // The setting ends with its transaction.
+    let timeout: String = sqlx::query_scalar("SHOW statement_timeout").fetch_one(&one).await.unwrap();
+    assert_eq!(timeout, "0");
+}
+
+#[tokio::test]
+async fn a_number_that_cannot_be_held_is_told_with_the_id_of_its_row() {
+    let (_database, _one, sources) = posts_of(
+        "ALTER TABLE posts ADD COLUMN price numeric;
+         INSERT INTO posts (hook, engagement_rate, price) VALUES ('a', 0.09, 3), ('b', 0.08, 10::numeric ^ 400)",
+    )
+    .await;
+    let prompts = json!({"user": "{{ price }}", "assistant": "{{ hook }}"});
+    let error = collected(&sources, json!({"prompts": prompts})).await.unwrap_err().to_string();
+    assert!(error.contains("the row with the id \"2\"") && error.contains("its column \"price\""), "{error}");
+    let prompts = json!({"user": "{{ hook | list + 1 }}", "assistant": "{{ hook }}"});
+    let error = collected(&sources, json!({"prompts": prompts})).await.unwrap_err().to_string();
+    assert!(error.contains("the row with the id \"1\"") && error.contains("prompts.user"), "{error}");
+}
+
+#[tokio::test]
+async fn rows_with_one_id_come_in_one_order_whatever_order_they_are_stored_in() {
+    let mut digests = Vec::new();
+    for order in ["ASC", "DESC"] {
+        let (database, _one, sources) = posts_of(
+            "CREATE TABLE tweets (id int, engagement_rate float8, created_at timestamptz, hook text, original_input text, tags jsonb)",
+        )
+        .await;
+        let fill = format!(
+            "INSERT INTO tweets SELECT 1, 0.09, '2026-01-01', 'h' || n % 7, 'i' || n, to_jsonb(n)
+               FROM generate_series(1, 50) n ORDER BY n {order}"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&database.pool).await.unwrap();
+        for prompts in [Value::Null, json!({"user": "{{ tags }}", "assistant": "{{ hook }}"})] {
+            let mut settings = json!({"source": {"table": "tweets"}, "lookback_seconds": 3e8});
+            if !prompts.is_null() {
+                settings["prompts"] = prompts;
+            }
+            let made = collected(&sources, settings).await.unwrap();
+            assert_eq!(made.manifest.counts.examples, 50);
+            digests.push(made.train.part.digest);
+        }
+    }
+    assert_eq!(digests[..2], digests[2..]);
+}
+
+#[tokio::test]
+async fn equal_posts_come_in_the_order_of_their_ids_as_numbers() {
+    let (_database, _one, sources) = posts_of(
+        "INSERT INTO posts (id, original_input, hook, engagement_rate, created_at) OVERRIDING SYSTEM VALUE
+         SELECT n, 'i' || n, 'h' || 20 - n, 0.09, now() FROM generate_series(8, 12) n ORDER BY random()",
+    )
+    .await;
+    let made = collected(&sources, json!({"split": {"validation_share": 0}})).await.unwrap();
+    let store = DatasetStore::in_memory();
+    store.put(&made).await.unwrap();
+    let text = String::from_utf8(store.get(&made.train.part.digest).await.unwrap()).unwrap();
+    let order: Vec<_> = (8..=12).map(|n| text.find(&format!("\"i{n}\"")).unwrap()).collect();
+    assert!(order.is_sorted(), "{text}");
+}
+
+#[tokio::test]
+async fn personal_data_in_numbers_and_in_what_a_template_puts_together_is_found() {
+    let (_database, _one, sources) = posts_of(
+        "ALTER TABLE posts ADD COLUMN card bigint, ADD COLUMN box text, ADD COLUMN host text;
+         INSERT INTO posts (original_input, hook, engagement_rate, card, box, host) VALUES
+             ('one', 'plain', 0.09, 7, NULL, NULL), ('two', 'paid', 0.08, 4111111111111111, 'ann', 'example.com')",
+    )
+    .await;
+    let prompts = json!({
+        "user": "{{ original_input }}", "assistant": "{{ hook }} {{ card }}{% if box %} by {{ box }}@{{ host }}{% endif %}",
+    });
+    let made =
+        collected(&sources, json!({"prompts": prompts, "split": {"validation_share": 0}})).await.unwrap();
+    let findings = &made.manifest.cleaning.findings;
+    assert_eq!((findings.card, findings.email, made.manifest.cleaning.personal_data), (1, 1, 1));
+    let store = DatasetStore::in_memory();
+    store.put(&made).await.unwrap();
+    let text = String::from_utf8(store.get(&made.train.part.digest).await.unwrap()).unwrap();
+    assert!(text.contains("plain 7") && text.contains("paid [CARD] by [EMAIL]"), "{text}");
+    let settings = json!({"prompts": prompts, "cleaning": {"personal_data": "drop"}});
+    let counts = collected(&sources, settings).await.unwrap().manifest.counts;
+    assert_eq!((counts.examples, counts.personal_data), (1, 1));
+}
+
+#[tokio::test]
+async fn a_column_that_is_called_like_a_function_of_templates_is_refused_where_it_is_used() {
+    let (_database, _one, sources) =
+        posts_of("ALTER TABLE posts ADD COLUMN range text, ADD COLUMN namespace text").await;
+    let check = |user: &str| {
+        let prompts = json!({"user": user, "assistant": "{{ hook }}"});
+        let settings: DatasetSettings = serde_json::from_value(json!({"prompts": prompts})).unwrap();
+        let sources = sources.clone();
+        async move { sources.check(&settings).await.map_err(|error| error.to_string()) }
+    };
+    let refused = check("{{ range }}").await.unwrap_err();
+    assert!(refused.contains("use range, which is a function of templates and a column"), "{refused}");
+    check("{{ namespace }}").await.unwrap();
+    check("{{ dict(a=1) }}").await.unwrap();
 }

@@ -2,10 +2,33 @@
 
 use std::borrow::Cow;
 
+/// Whether a text is of a kind that no step of cleaning changes or finds anything in: words of ASCII with one space between them,
+/// without what markup, entities, addresses, numbers or keys must have. Most headlines are.
+pub(super) fn is_plain(text: &str) -> bool {
+    let mut before = b' ';
+    text.bytes().all(|byte| {
+        let plain = PLAIN[usize::from(byte)] && !(byte == b' ' && before == b' ');
+        before = byte;
+        plain
+    }) && (before != b' ' || text.is_empty())
+}
+
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] =
+            !(byte.is_ascii_digit() || matches!(byte, b'<' | b'&' | b'@' | b':' | b'_' | b'-'));
+        byte += 1;
+    }
+    plain
+};
+
 /// Removes control and invisible format characters, keeping `\n` and `\t`. Other ways to end a line become
 /// `\n`. Joiners and direction marks stay: emoji and right-to-left scripts need them.
 pub(super) fn without_controls(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|c| is_line_end(c) || is_invisible(c)) {
+    let keeps = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t');
+    if text.bytes().all(keeps) || !text.chars().any(|c| is_line_end(c) || is_invisible(c)) {
         return Cow::Borrowed(text);
     }
     let mut clean = String::with_capacity(text.len());

@@ -5,6 +5,7 @@
 //! is markup and escapes the rest; the tokenizer then decodes entities and skips scripts and styles.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
@@ -54,18 +55,24 @@ static MARKUP: LazyLock<Regex> = LazyLock::new(|| {
 
 fn guarded(html: &str) -> Guarded {
     let mut guarded = Guarded { html: String::with_capacity(html.len()), blocks: false };
-    let mut names: Option<Names> = None;
+    let names = LazyCell::new(|| Names::of(html));
     let last_comment_end = html.rfind("-->").unwrap_or(0);
     let mut at = 0;
-    while let Some(found) = MARKUP.captures_at(html, at) {
+    loop {
+        if let Some((before, close, name, end)) = plain_tag(html, at) {
+            guarded.html.push_str(&html[at..before]);
+            guarded.tag(close, name, &names);
+            at = end;
+            continue;
+        }
+        let Some(found) = MARKUP.captures_at(html, at) else { break };
         let (Some(all), name) = (found.get(0), found.name("name")) else { break };
         guarded.html.push_str(&html[at..all.start()]);
         at = all.end();
         if let Some(name) = name {
             let name = name.as_str().to_ascii_lowercase();
-            let names = names.get_or_insert_with(|| Names::of(html));
             if is_element(&name) || has_attributes(&found) || names.is_pair(&name) {
-                guarded.tag(&found["close"], &name, names);
+                guarded.tag(&found["close"], &name, &names);
             } else {
                 guarded.html.push_str("&lt;");
                 at = all.start() + 1;
@@ -86,6 +93,18 @@ fn guarded(html: &str) -> Guarded {
     guarded
 }
 
+/// The next piece of markup where that is the tag of a known element in lower case without attributes: where it begins, its slash, its
+/// name and where it ends. Most markup is; the pattern would find the same.
+fn plain_tag(html: &str, at: usize) -> Option<(usize, &str, &str, usize)> {
+    let begin = at + html[at..].find(['<', '&', ']'])?;
+    let tag = html[begin..].strip_prefix('<')?;
+    let (close, rest) = tag.split_at(usize::from(tag.starts_with('/')));
+    let end = rest.bytes().take_while(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()).count();
+    let name = &rest[..end];
+    let plain = rest[end..].starts_with('>') && is_element(name);
+    plain.then(|| (begin, close, name, begin + 1 + close.len() + end + 1))
+}
+
 /// Whether a tag has something like `name=`.
 fn has_attributes(found: &Captures<'_>) -> bool {
     let parts = ["rest", "loose", "cut"].into_iter().filter_map(|part| found.name(part));
@@ -95,7 +114,7 @@ fn has_attributes(found: &Captures<'_>) -> bool {
 
 impl Guarded {
     /// Adds a tag without its attributes: nothing of them is text.
-    fn tag(&mut self, close: &str, name: &str, names: &Names) {
+    fn tag(&mut self, close: &str, name: &str, names: &LazyCell<Names, impl FnOnce() -> Names>) {
         self.blocks |= is_block(name);
         // A script that is never closed would swallow the rest of the text.
         if close.is_empty() && is_raw(name) && !names.closed.contains(name) {

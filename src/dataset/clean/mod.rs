@@ -114,8 +114,11 @@ impl Cleaner {
             findings: Findings::default(),
             drop: false,
         };
+        if characters::is_plain(text) {
+            return cleaned;
+        }
         for round in 1.. {
-            if !self.round(&mut cleaned) {
+            if characters::is_plain(&cleaned.text) || !self.round(&mut cleaned) {
                 break;
             }
             if round % ROUNDS == 0 && self.settings.html {
@@ -124,13 +127,44 @@ impl Cleaner {
             }
         }
         if self.settings.personal_data == PersonalData::Drop {
-            (_, cleaned.findings) = personal_data::redacted(&cleaned.text);
-            cleaned.drop = cleaned.findings.total() > 0;
-            if cleaned.drop {
-                cleaned.changed.insert(Step::PersonalData);
-            }
+            self.find_personal_data(&mut cleaned);
         }
         cleaned
+    }
+
+    /// Looks for personal data alone, in a text that was put together of clean ones and of numbers: `+` and what follows it may only
+    /// together be a phone number.
+    #[must_use]
+    pub fn personal_data<'a>(&self, text: &'a str) -> Cleaned<'a> {
+        let mut cleaned = Cleaned {
+            text: Cow::Borrowed(text),
+            changed: Steps::default(),
+            findings: Findings::default(),
+            drop: false,
+        };
+        self.find_personal_data(&mut cleaned);
+        cleaned
+    }
+
+    /// Replaces personal data, or says that the example is to be dropped for it; whether there was any.
+    fn find_personal_data(&self, cleaned: &mut Cleaned<'_>) -> bool {
+        if self.settings.personal_data == PersonalData::Off || characters::is_plain(&cleaned.text) {
+            return false;
+        }
+        let (text, findings) = personal_data::redacted(&cleaned.text);
+        let text = owned(text);
+        if findings.total() == 0 {
+            return false;
+        }
+        cleaned.findings += findings;
+        cleaned.changed.insert(Step::PersonalData);
+        match text {
+            Some(text) if self.settings.personal_data == PersonalData::Redact => {
+                cleaned.text = Cow::Owned(text);
+            }
+            _ => cleaned.drop = true,
+        }
+        true
     }
 
     /// Whether a completion, already cleaned, is too short to learn from.
@@ -156,16 +190,12 @@ impl Cleaner {
             owned(characters::without_controls(text))
         });
         take(settings.html, Step::Html, &|text| owned(html::text(text)));
-        take(settings.unicode, Step::Unicode, &|text| (!is_nfc(text)).then(|| text.nfc().collect()));
+        take(settings.unicode, Step::Unicode, &|text| {
+            (!text.is_ascii() && !is_nfc(text)).then(|| text.nfc().collect())
+        });
         take(settings.white_space, Step::WhiteSpace, &|text| owned(characters::collapsed(text)));
         if settings.personal_data == PersonalData::Redact {
-            let (text, findings) = personal_data::redacted(&cleaned.text);
-            if let Some(text) = owned(text) {
-                cleaned.text = Cow::Owned(text);
-                cleaned.changed.insert(Step::PersonalData);
-                cleaned.findings += findings;
-                changed = true;
-            }
+            changed |= self.find_personal_data(cleaned);
         }
         changed
     }

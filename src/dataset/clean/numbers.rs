@@ -90,7 +90,10 @@ const IBAN_LENGTHS: &str = "\
 pub(super) fn ipv4_length(found: &str, before: &str) -> Option<usize> {
     let address: Ipv4Addr = found.parse().ok()?;
     let nobody = address.is_loopback() || address.is_unspecified() || address.is_broadcast();
-    let version = before.trim_end().to_ascii_lowercase().ends_with("version");
+    // Only the end is looked at: a text may have many addresses.
+    let before_it = before.trim_end().as_bytes();
+    let word = &before_it[before_it.len().saturating_sub(7)..];
+    let version = word.eq_ignore_ascii_case(b"version");
     (!nobody && !version && !is_decimal(before)).then_some(found.len())
 }
 

@@ -107,7 +107,7 @@ pub(super) fn redacted(text: &str) -> (Cow<'_, str>, Findings) {
     if looks.colons {
         replace(Kind::Ip, &IPV6, numbers::ipv6_length);
     }
-    if looks.digits >= 4 {
+    if looks.digits >= 4 && looks.dots >= 3 {
         replace(Kind::Ip, &IPV4, numbers::ipv4_length);
     }
     if looks.together >= 13 {
@@ -126,6 +126,7 @@ struct Looks {
     email: bool,
     secret: bool,
     colons: bool,
+    dots: usize,
     /// ASCII digits in all.
     digits: usize,
     /// The most digits with at most three bytes between two of them, which is what separates a number's groups.
@@ -148,6 +149,7 @@ impl Looks {
                 gap += 1;
             }
             colons += usize::from(byte == b':');
+            looks.dots += usize::from(byte == b'.');
             if byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte) {
                 token += 1;
                 token_digits |= byte.is_ascii_digit();
@@ -185,8 +187,8 @@ fn replaced(
                 copied = start + length;
                 at = copied;
             }
-            // What has no digits has none in any part.
-            _ if matches!(kind, Kind::Secret) => at = end,
+            // What has no digits has none in any part, and what ends like a file's name does so wherever it begins.
+            _ if matches!(kind, Kind::Secret | Kind::Email) => at = end,
             // It may begin later in what was matched, after a number that only stands before it.
             _ => at = next_start(text, start, end),
         }

@@ -56,6 +56,18 @@ fn personal_data_can_drop_the_example_instead() {
 }
 
 #[test]
+fn a_text_is_plain_that_has_words_and_single_spaces() {
+    for plain in ["", "a", "Don't panic (yet)!", "A b c."] {
+        assert!(characters::is_plain(plain), "{plain}");
+    }
+    for other in
+        [" ", " a", "a ", "a  b", "a\nb", "é", "a<b", "a&b", "7", "a@b", "a:b", "a_b", "a-b", "a\u{7f}"]
+    {
+        assert!(!characters::is_plain(other), "{other}");
+    }
+}
+
+#[test]
 fn a_completion_can_be_too_short() {
     assert!(cleaner().too_short("") && cleaner().too_short(" \n") && !cleaner().too_short("é"));
     let settings = CleaningSettings { minimum_characters: 3, ..CleaningSettings::default() };
@@ -104,6 +116,7 @@ fn personal_data_and_secrets_are_replaced_by_their_kind() {
         ("from 93.184.216.34:80", "from [IP]:80"),
         ("host 2001:db8::8a2e:370:7334 up", "host [IP] up"),
         ("fe80::1", "[IP]"),
+        ("Version 1.2.3.4, then 93.184.216.34", "Version 1.2.3.4, then [IP]"),
         ("2001:0db8:85a3:0000:0000:8a2e:0370:7334", "[IP]"),
         ("::ffff:192.0.2.128", "[IP]"),
         ("OPENAI=sk-proj-KEY", "OPENAI=[SECRET]"),
@@ -153,6 +166,17 @@ fn other_numbers_and_words_stay() {
         "48,000,000 of 3,000-4,000 in 2009, 2010, 2011, 2012",
     ] {
         assert_eq!(clean(text), text);
+    }
+}
+
+#[test]
+fn long_texts_of_numbers_and_addresses_take_time_in_proportion_to_their_length() {
+    // What looks at all that stands before each of them would take minutes.
+    for piece in ["1.1.1.1 ", "1.1.1.", "300.1.1.1 ", "a.b@c.png ", "a.", "+1 ", "10.20.30.40\n"] {
+        let text = piece.repeat(400_000 / piece.len());
+        let begun = std::time::Instant::now();
+        let _ = personal_data::redacted(&format!("{text}a@b.png"));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{piece}: {:?}", begun.elapsed());
     }
 }
 
@@ -250,6 +274,16 @@ proptest! {
         // What is written as JSON reads back the same.
         let json = serde_json::to_string(&once.text).unwrap();
         prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), once.text);
+    }
+
+    #[test]
+    fn no_step_does_anything_to_a_plain_text(text in prop_oneof![nasty(), any::<String>(), "( ?[!-~]{0,6}){0,5}", "( ?[A-Za-z.!?']{1,8}){0,5}"]) {
+        if characters::is_plain(&text) {
+            let mut cleaned = Cleaned {
+                text: Cow::Borrowed(&text), changed: Steps::default(), findings: Findings::default(), drop: false,
+            };
+            prop_assert!(!cleaner().round(&mut cleaned), "{:?}", cleaned);
+        }
     }
 
     #[test]

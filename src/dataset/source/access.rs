@@ -87,11 +87,24 @@ impl Access {
         timeout: Duration,
     ) -> sqlx::Result<Transaction<'_, Postgres>> {
         let mut tx = (**self).begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        sqlx::query("SELECT set_config('statement_timeout', $1, true)")
+        // Queries of the settings are taken apart on the understanding that backslashes are nothing special in texts.
+        sqlx::query(
+            "SELECT set_config('statement_timeout', $1, true), set_config('standard_conforming_strings', 'on', true)",
+        )
             .bind(timeout.as_millis().to_string())
             .execute(&mut *tx)
             .await?;
         Ok(tx)
+    }
+
+    /// Closes the connection although rows may be on their way: to give it back they would all have to come first.
+    pub(in crate::dataset) async fn abandon(self) {
+        let connection = match self {
+            Self::Own(connection) => connection.detach(),
+            Self::Other(connection) => *connection,
+        };
+        // The server ends the transaction with the connection, however that ends.
+        let _ = connection.close_hard().await;
     }
 }
 

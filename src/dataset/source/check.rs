@@ -1,6 +1,5 @@
 //! Does a source have what the settings ask for? Asked when a pipeline is saved, and again when a run reads it.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
@@ -9,7 +8,8 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr, Statement};
 use super::layout::Layout;
 use super::sql::{self, Bounds, Sql};
 use super::{SourceError, Sources};
-use crate::dataset::{DatasetSettings, prompts};
+use crate::dataset::DatasetSettings;
+use crate::dataset::prompts::{self, Compiled};
 
 /// How long the check of a source may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -23,7 +23,7 @@ impl Sources {
         })?;
         let mut access = self.open(&settings.source).await?;
         let mut tx = access.begin(TIMEOUT).await?;
-        let layout = Layout::find(&mut tx, settings, &compiled.columns()).await?;
+        let layout = Layout::find(&mut tx, settings, &compiled).await?;
         // No rows are asked for, but the statement begins, which shows what a read-only transaction refuses.
         let bounds = Bounds {
             since: DateTime::UNIX_EPOCH,
@@ -53,14 +53,14 @@ impl Layout {
     pub(in crate::dataset) async fn find(
         conn: &mut PgConnection,
         settings: &DatasetSettings,
-        variables: &BTreeSet<String>,
+        templates: &Compiled,
     ) -> Result<Self, SourceError> {
         let mut probe = Sql { text: "SELECT * FROM ".into(), ..Sql::default() }.relation(&settings.source)?;
         probe.text.push_str(" LIMIT 0");
         // Safe: see the head of `sql.rs`.
         let statement = conn.prepare(AssertSqlSafe(probe.text).into_sql_str()).await;
         let statement = statement.map_err(|error| refused(settings, error))?;
-        Self::new(settings, variables, statement.columns()).map_err(SourceError::Unusable)
+        Self::new(settings, templates, statement.columns()).map_err(SourceError::Unusable)
     }
 }
 

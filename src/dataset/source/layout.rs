@@ -1,12 +1,13 @@
 //! How the columns of a source are read, found out from their types.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sqlx::{Column, TypeInfo};
 
 use super::SourceSettings;
 use super::sql::quoted;
 use crate::dataset::DatasetSettings;
+use crate::dataset::prompts::Compiled;
 
 /// Expressions over the source, as SQL.
 #[derive(Debug, Clone)]
@@ -15,14 +16,16 @@ pub(in crate::dataset) struct Layout {
     pub(super) engagement: String,
     pub(super) created_at: String,
     pub(super) impressions: Option<String>,
-    /// What is selected: time, persona, group, engagement, then one for each variable.
+    /// What is selected: time, persona, group, engagement, id, then one for each variable.
     pub(super) selected: Vec<String>,
     /// The variables of the templates in the order in which they are selected, and whether each is text.
     pub(in crate::dataset) variables: Vec<(String, bool)>,
 }
 
-/// What is read before the variables: time, persona, group and engagement.
-pub(in crate::dataset) const LEADING: usize = 4;
+/// What is read before the variables: time, persona, group, engagement and id.
+pub(in crate::dataset) const LEADING: usize = 5;
+/// Where among them the id stands, as text.
+pub(in crate::dataset) const ID: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -49,7 +52,7 @@ impl Layout {
     /// wrong type, as fields below the dataset's settings.
     pub(super) fn new(
         settings: &DatasetSettings,
-        variables: &BTreeSet<String>,
+        templates: &Compiled,
         columns: &[impl Column],
     ) -> Result<Self, Vec<(String, String)>> {
         let types: BTreeMap<&str, &str> =
@@ -71,7 +74,19 @@ impl Layout {
         if let Some(group) = group {
             finder.find("/source/group_column", group, None);
         }
-        let read: Vec<(String, bool)> = variables
+        for name in templates.functions() {
+            if finder.types.contains_key(name.as_str()) {
+                let sentence = format!(
+                    "use {name}, which is a function of templates and a column of {}; to use the column, give it another name \
+                     in a query (SELECT {} AS its_{name}, \u{2026})",
+                    finder.origin(),
+                    quoted(&name)
+                );
+                finder.faults.push(("/prompts".into(), sentence));
+            }
+        }
+        let read: Vec<(String, bool)> = templates
+            .columns()
             .iter()
             .filter_map(|name| finder.variable(settings, name).map(|text| (name.clone(), text)))
             .collect();
@@ -87,20 +102,24 @@ impl Layout {
             Kind::LocalTime => format!("({} AT TIME ZONE 'UTC')", quoted(&names.created_at)),
             _ => quoted(&names.created_at),
         };
-        let persona = if persona { format!("{}::text", quoted(&names.persona)) } else { "NULL::text".into() };
-        let group = group.map_or_else(|| persona.clone(), |group| format!("{}::text", quoted(group)));
+        let persona = if persona { text_of(&quoted(&names.persona)) } else { "NULL::text".into() };
+        let group = group.map_or_else(|| persona.clone(), |group| text_of(&quoted(group)));
         let variable = |(name, text): &(String, bool)| {
             let name = quoted(name);
-            if *text { format!("{name}::text") } else { format!("to_jsonb({name})") }
+            if *text { text_of(&name) } else { format!("to_jsonb({name})") }
         };
         // Postgres knows times that the calendar of this program does not reach, infinity among them.
         let time = format!("LEAST({created_at}, '9999-01-01Z'::timestamptz)");
         let engagement = format!("{}::float8", quoted(&names.engagement));
-        let selected =
-            [time, persona, group, engagement.clone()].into_iter().chain(read.iter().map(variable)).collect();
+        let id_text = format!("{}::text", quoted(&names.id));
+        let selected = [time, persona, group, engagement.clone(), id_text]
+            .into_iter()
+            .chain(read.iter().map(variable))
+            .collect();
         Ok(Self {
-            // The order of text differs between databases, except in this collation.
-            id: quoted(&names.id) + if id == Kind::Text { " COLLATE \"C\"" } else { "" },
+            // With its relation, or in ORDER BY it would be the column of that name among those that are selected, a text.
+            id: format!("source.{}", quoted(&names.id))
+                + if id == Kind::Text { " COLLATE \"C\"" } else { "" },
             engagement,
             created_at,
             impressions: impressions.flatten().map(|_| quoted(&names.impressions)),
@@ -108,6 +127,11 @@ impl Layout {
             variables: read,
         })
     }
+}
+
+/// An expression as text. The order of text differs between databases, except in this collation.
+fn text_of(expression: &str) -> String {
+    format!("{expression}::text COLLATE \"C\"")
 }
 
 struct Finder<'a> {

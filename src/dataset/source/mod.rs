@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 pub use access::{Lookup, Sources};
 pub(super) use check::refused;
-pub(super) use layout::{LEADING, Layout};
+pub(super) use layout::{ID, LEADING, Layout};
 pub use outcomes::OutcomeQuery;
 pub(super) use sql::{Bounds, Parameter, Sql, counts, rows, threshold};
 

@@ -67,9 +67,26 @@ fn digit(byte: Option<&u8>) -> bool {
     byte.is_some_and(u8::is_ascii_digit)
 }
 
+/// Whether a character may stand in a name: to Postgres, whatever is not ASCII is a letter.
+fn in_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii()
+}
+
+/// Whether another text follows after white space and comments. To Postgres it belongs to the text before if a line ends between the two,
+/// and has its backslashes.
+fn goes_on(mut text: &str) -> Result<bool, String> {
+    loop {
+        text = text.trim_start();
+        if !text.starts_with("--") {
+            return Ok(text.starts_with('\''));
+        }
+        text = &text[opaque(text)?.unwrap_or(text.len())..];
+    }
+}
+
 /// Whether the character before belongs to a name, in which `$` may stand.
 fn word_before(query: &str, at: usize) -> bool {
-    query[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$')
+    query[..at].chars().next_back().is_some_and(|c| in_name(c) || c == '$')
 }
 
 /// The length of the literal, quoted name or comment that the text begins with, or of a name with an `E'…'` literal
@@ -80,7 +97,7 @@ fn opaque(text: &str) -> Result<Option<usize>, String> {
     let length = match first {
         b'\'' => quoted(text, b'\'', false).ok_or_else(|| unended("text"))?,
         b'"' => quoted(text, b'"', false).ok_or_else(|| unended("quoted name"))?,
-        b'-' if text.starts_with("--") => text.find('\n').unwrap_or(text.len()),
+        b'-' if text.starts_with("--") => text.find(['\n', '\r']).unwrap_or(text.len()),
         b'/' if text.starts_with("/*") => comment(text).ok_or_else(|| unended("comment"))?,
         b'$' => match dollar_tag(text) {
             Some(tag) => {
@@ -90,13 +107,13 @@ fn opaque(text: &str) -> Result<Option<usize>, String> {
             None => return Ok(None),
         },
         _ if first.is_ascii_alphabetic() || first == b'_' || !first.is_ascii() => {
-            let name =
-                text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '$').unwrap_or(text.len());
+            let name = text.find(|c| !in_name(c) && c != '$').unwrap_or(text.len());
             if text[..name].eq_ignore_ascii_case("e") && text[name..].starts_with('\'') {
-                name + quoted(&text[name..], b'\'', true).ok_or_else(|| unended("text"))?
-            } else if name == 0 {
-                // Some other character than a letter.
-                text.chars().next().map_or(1, char::len_utf8)
+                let end = name + quoted(&text[name..], b'\'', true).ok_or_else(|| unended("text"))?;
+                if goes_on(&text[end..])? {
+                    return Err("has a text E'…' that goes on in another line; write it in one".into());
+                }
+                end
             } else {
                 name
             }
@@ -147,8 +164,7 @@ fn comment(text: &str) -> Option<usize> {
 fn dollar_tag(text: &str) -> Option<&str> {
     let end = text[1..].find('$')? + 2;
     let name = &text[1..end - 1];
-    let valid = name.chars().all(|c| c.is_alphanumeric() || c == '_')
-        && !name.chars().next().is_some_and(|c| c.is_ascii_digit());
+    let valid = name.chars().all(in_name) && !name.chars().next().is_some_and(|c| c.is_ascii_digit());
     valid.then(|| &text[..end])
 }
 
@@ -189,6 +205,9 @@ mod tests {
             same(&format!("SELECT {literal} AS x"));
         }
         same("SELECT 1 -- :since (\n + 2 /* :x /* nested ( */ ; */");
+        same("SELECT 1 -- (\r + 2 -- '\r\n + 3");
+        same("SELECT 1 AS —e'\\' /* :x */ || '('");
+        same("SELECT E'a'\n AS x, 'b'\n 'c'");
         same("SELECT tone'x', größe$1 FROM \"a b\"");
     }
 
@@ -203,6 +222,8 @@ mod tests {
             ("SELECT (1", "parentheses"),
             ("SELECT $1", "named parameters"),
             ("SELECT :limit", "no parameter :limit"),
+            ("SELECT 1 -- \r; DROP TABLE posts", "one statement"),
+            ("SELECT E'a' -- b\n '\\' ; --'", "goes on"),
             ("SELECT 'a", "text without an end"),
             ("SELECT /* a", "comment without an end"),
             ("SELECT \"a", "quoted name without an end"),

@@ -202,10 +202,13 @@ pub(in crate::dataset) fn rows(
     let filters: Vec<Predicate> = filters.into_iter().flatten().collect();
     let sql = Sql::default().text("SELECT ").text(&layout.selected.join(", "));
     let sql = sql.text(" FROM ").relation(source)?.text(" WHERE ").all(&filters);
-    let Layout { engagement, created_at, id, .. } = layout;
+    let Layout { engagement, created_at, id, selected, .. } = layout;
     let rated = if pairs { format!(" AND {engagement} <> 'NaN'") } else { String::new() };
     let sql = sql.text(&rated);
-    Ok(sql.text(&format!(" ORDER BY {engagement} DESC, {created_at} DESC, {id}")))
+    // Ids should be unique. Where they are not, rows that still tie are the same in all that is read of them.
+    let read: Vec<String> = (2..=selected.len()).map(|column| column.to_string()).collect();
+    let read = read.join(", ");
+    Ok(sql.text(&format!(" ORDER BY {engagement} DESC, {created_at} DESC, {id}, {read}")))
 }
 
 /// The engagement of the post in the wanted place, among those at or above the threshold that is bound.

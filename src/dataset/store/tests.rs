@@ -1,6 +1,6 @@
 //! Local directories and buckets, alike.
 
-use futures_util::TryStreamExt;
+use std::time::Duration;
 
 use super::*;
 use crate::dataset::spool::Spool;
@@ -76,6 +76,10 @@ mod bucket {
         pub(super) objects: BTreeMap<String, Vec<u8>>,
         parts: BTreeMap<u32, Vec<u8>>,
         pub(super) uploads: usize,
+        pub(super) aborted: usize,
+        /// Whether parts are refused; else whether they are kept waiting for ever.
+        pub(super) refuses: bool,
+        pub(super) hangs: bool,
     }
 
     pub(super) type Shared = Arc<Mutex<Bucket>>;
@@ -83,7 +87,7 @@ mod bucket {
     pub(super) async fn serve(bucket: Shared) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let route = put(store).get(read).post(upload);
+        let route = put(store).get(read).post(upload).delete(abort);
         let router = axum::Router::new()
             .route("/{*path}", route)
             .layer(axum::extract::DefaultBodyLimit::disable())
@@ -97,13 +101,28 @@ mod bucket {
         Path(path): Path<String>,
         Query(query): Query<HashMap<String, String>>,
         body: Bytes,
-    ) -> impl IntoResponse {
+    ) -> Response {
+        let (refuses, hangs) = {
+            let bucket = bucket.lock().unwrap();
+            (bucket.refuses, bucket.hangs)
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        if refuses {
+            return StatusCode::FORBIDDEN.into_response();
+        }
         let mut bucket = bucket.lock().unwrap();
         match query.get("partNumber") {
             Some(number) => bucket.parts.insert(number.parse().unwrap(), body.to_vec()),
             None => bucket.objects.insert(path, body.to_vec()),
         };
-        [("etag", "\"tag\"")]
+        [("etag", "\"tag\"")].into_response()
+    }
+
+    async fn abort(State(bucket): State<Shared>, Query(query): Query<HashMap<String, String>>) -> StatusCode {
+        bucket.lock().unwrap().aborted += usize::from(query.contains_key("uploadId"));
+        StatusCode::NO_CONTENT
     }
 
     async fn upload(
@@ -136,8 +155,7 @@ mod bucket {
     }
 }
 
-#[tokio::test]
-async fn a_bucket_keeps_small_files_at_once_and_large_ones_in_parts() {
+async fn in_bucket() -> (DatasetStore, bucket::Shared) {
     let bucket = bucket::Shared::default();
     let endpoint = bucket::serve(bucket.clone()).await;
     let variables = [
@@ -150,7 +168,35 @@ async fn a_bucket_keeps_small_files_at_once_and_large_ones_in_parts() {
     ];
     let variables = variables.map(|(name, value)| (name.into(), value.into()));
     let location = StoreLocation::S3 { bucket: "shop".into(), prefix: "train/sets".into() };
-    let store = DatasetStore::open(&location, variables).unwrap();
+    (DatasetStore::open(&location, variables).unwrap(), bucket)
+}
+
+#[tokio::test]
+async fn the_parts_of_an_upload_that_fails_or_is_given_up_are_taken_back() {
+    let kept = spooled(20, 1 << 20);
+    for hangs in [false, true] {
+        let (store, bucket) = in_bucket().await;
+        {
+            let mut bucket = bucket.lock().unwrap();
+            (bucket.refuses, bucket.hangs) = (!hangs, hangs);
+        }
+        let put = tokio::time::timeout(Duration::from_secs(2), store.put_file(&kept)).await;
+        assert_eq!(put.is_err(), hangs, "{put:?}");
+        assert!(put.is_err() || put.unwrap().is_err());
+        let ended = async {
+            while bucket.lock().unwrap().aborted == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+        let bucket = bucket.lock().unwrap();
+        assert_eq!((bucket.uploads, bucket.aborted, bucket.objects.len()), (1, 1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_keeps_small_files_at_once_and_large_ones_in_parts() {
+    let (store, bucket) = in_bucket().await;
     for (lines, length, uploads) in [(3, 5, 0), (20, 1 << 20, 1)] {
         let kept = spooled(lines, length);
         store.put_file(&kept).await.unwrap();

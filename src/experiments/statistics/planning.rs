@@ -69,7 +69,7 @@ pub struct Needed {
 ///
 /// Where a persona is in one arm at a time, the variance of the difference is
 /// σ²(1−ρ)(1 + k)/`n_T` + σ²ρ(1/`G_T` + 1/`G_C`) with k = `n_T`/`n_C` and clusters divided like the traffic, of which
-/// the second part stays. Where each persona is in both arms in the same proportion, what is common to its
+/// the second part stays. Because chance divides them, 1/`G` and 1/`n` are on average a little larger. Where each persona is in both arms in the same proportion, what is common to its
 /// outcomes cancels, and only the degrees of freedom show that there are clusters.
 #[must_use]
 pub fn plan(input: &PlanInput) -> Plan {
@@ -192,6 +192,12 @@ struct Design {
     ratio: f64,
 }
 
+/// How much larger the mean of 1/G is than 1/mean, where each cluster falls into the arm by chance: to second order, of a
+/// binomial number G, 1 + (1 − share)/mean.
+fn inflation(mean: f64, share: f64) -> f64 {
+    1.0 + (1.0 - share) / mean
+}
+
 impl Design {
     fn of(input: &PlanInput) -> Option<Self> {
         let Variability { mean, deviation, intra_cluster, clusters } = input.variability;
@@ -213,16 +219,18 @@ impl Design {
         let (variance, ratio) = (deviation * deviation, share / (1.0 - share));
         let independent = variance * (1.0 + ratio);
         let clusters = clusters as f64;
-        let (part, floor, freedom) = match input.method {
-            Method::Welch => (1.0, 0.0, None),
-            Method::ClusteredPerPost => (1.0, 0.0, Some(clusters - 1.0)),
+        let (dependent, floor, freedom) = match input.method {
+            Method::Welch => (independent, 0.0, None),
+            Method::ClusteredPerPost => (independent, 0.0, Some(clusters - 1.0)),
             Method::ClusteredSticky => {
                 let (candidate, baseline) = (clusters * share, clusters * (1.0 - share));
-                let floor = variance * intra_cluster * (1.0 / candidate + 1.0 / baseline);
-                (1.0 - intra_cluster, floor, Some(candidate.min(baseline) - 1.0))
+                let more = (inflation(candidate, share), inflation(baseline, 1.0 - share));
+                let floor = variance * intra_cluster * (more.0 / candidate + more.1 / baseline);
+                let within = variance * (1.0 - intra_cluster) * (more.0 + more.1 * ratio);
+                (within, floor, Some(candidate.min(baseline) - 1.0))
             }
         };
-        Some(Self { effect, variance: independent * part, floor, independent, clusters: freedom, ratio })
+        Some(Self { effect, variance: dependent, floor, independent, clusters: freedom, ratio })
     }
 
     /// Satterthwaite's for equal deviations where there are no clusters.

@@ -22,7 +22,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::machine::StepContext;
 use super::trainings::{self, Training};
-use crate::dataset::{DatasetError, SourceError};
+use crate::dataset::{DatasetError, RowFault, SourceError};
 use crate::jobs::JobError;
 use crate::traffic::TrafficError;
 
@@ -68,8 +68,11 @@ impl From<DatasetError> for JobError {
             DatasetError::Source(SourceError::Unusable(_)) => {
                 Self::Fatal { code: "source_unusable".into(), message: error.to_string() }
             }
-            DatasetError::Template(_) => {
+            DatasetError::Template(_) | DatasetError::Row { fault: RowFault::Template(_), .. } => {
                 Self::Fatal { code: "template_failed".into(), message: error.to_string() }
+            }
+            DatasetError::Row { .. } => {
+                Self::Fatal { code: "row_unusable".into(), message: error.to_string() }
             }
             other => Self::Retryable { message: other.to_string(), retry_after: None },
         }

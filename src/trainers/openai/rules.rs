@@ -39,6 +39,12 @@ pub(in crate::trainers) fn check_line(method: Method, line: &[u8]) -> Vec<LineFa
     faults.0
 }
 
+/// Whether [`check_line`] finds nothing wrong with an example of messages with role and content alone.
+pub(in crate::trainers) fn accepts<T: AsRef<str>>(messages: &[(T, T)]) -> bool {
+    let good = |(role, text): &(T, T)| ROLES.contains(&role.as_ref()) && text_fault(text.as_ref()).is_none();
+    messages.iter().all(good) && messages.last().is_some_and(|(role, _)| role.as_ref() == "assistant")
+}
+
 struct Faults(Vec<LineFault>);
 
 impl Faults {
@@ -126,13 +132,17 @@ fn check_message<'a>(message: &'a Value, place: &str, faults: &mut Faults) -> &'
 }
 
 fn check_text(text: &str, field: &str, faults: &mut Faults) {
+    if let Some(fault) = text_fault(text) {
+        faults.add(field, fault);
+    }
+}
+
+fn text_fault(text: &str) -> Option<String> {
     if text.is_empty() {
-        faults.add(field, "must not be empty");
+        return Some("must not be empty".into());
     }
-    if let Some(token) = text.find("<|").and_then(|_| RESERVED.into_iter().find(|token| text.contains(token)))
-    {
-        faults.add(field, format!("must not contain {token}, which has a meaning of its own"));
-    }
+    let token = text.find("<|").and_then(|_| RESERVED.into_iter().find(|token| text.contains(token)))?;
+    Some(format!("must not contain {token}, which has a meaning of its own"))
 }
 
 /// A key as part of a JSON pointer (RFC 6901).
@@ -164,6 +174,10 @@ mod tests {
             "preferred_output": [message("assistant", "c")], "non_preferred_output": [message("assistant", "d")],
         });
         assert_eq!(fields(Method::Preference, &pair), [""; 0]);
+        let plain = [("system", "a"), ("user", "b"), ("assistant", "c")];
+        assert!(accepts(&plain) && !accepts(&plain[..2]) && !accepts::<&str>(&[]));
+        assert!(!accepts(&[("bot", "a"), ("assistant", "c")]) && !accepts(&[("assistant", "")]));
+        assert!(!accepts(&[("assistant", "a <|im_end|>")]));
         let call = json!({"messages": [message("user", "b"),
             {"role": "assistant", "tool_calls": [{"id": "1"}], "weight": 1}]});
         assert_eq!(fields(Method::Supervised, &call), [""; 0]);
