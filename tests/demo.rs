@@ -39,6 +39,16 @@ fn it_goes_from_made_up_posts_to_a_promoted_and_watched_model() {
 }
 
 #[test]
+fn a_worse_candidate_is_stopped_and_the_former_model_serves_everything_again() {
+    let output = demo(&["--harm"]);
+    let shown = words(&output.stdout);
+    assert!(output.status.success(), "{shown}\n{}", words(&output.stderr));
+    for part in ["% worse", "which is harm", "hook@0.0.0 serves everything again", "Live now hook@0.0.0"] {
+        assert!(shown.contains(part), "{part:?} is not in: {shown}");
+    }
+}
+
+#[test]
 fn it_trains_on_real_posts_at_or_above_six_percent() {
     let posts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/posts_2013.csv.gz");
     if !posts.exists() {

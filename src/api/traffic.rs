@@ -277,5 +277,8 @@ async fn roll_back(
     traffic::rollback(&mut tx, &name, request.body.version, &reason, &by).await?;
     let view = revision_view(&mut tx, &name).await?;
     let revision = view.revision;
-    tx.commit(Reply::ok(view).version(revision)).await
+    let reply = tx.commit(Reply::ok(view).version(revision)).await?;
+    state.metrics.rolled_back(&name, "operator");
+    tracing::warn!(pipeline = name, reason, "rolled back by an operator");
+    Ok(reply)
 }

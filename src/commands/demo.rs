@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Failure, shutdown_signal};
 use crate::config::{self, TelemetryArgs};
-use crate::demo::{self, DemoPipeline, DemoSettings};
+use crate::demo::{self, Candidate, DemoPipeline, DemoSettings};
 use crate::telemetry;
 
 /// What the service logs where the demo is verbose: as `serve` does.
@@ -38,7 +38,11 @@ pub(super) struct Demo {
     #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = seed)]
     seed: u64,
 
-    /// End with the verdict: status 0 once the run has one, else 1
+    /// Make the candidate worse: the test stops for harm, or the watch rolls back
+    #[arg(long)]
+    harm: bool,
+
+    /// End with the verdict: status 0 once the run has one (with `--harm`: once its harm was found), else 1
     #[arg(long)]
     exit: bool,
 
@@ -76,6 +80,7 @@ impl Demo {
         let telemetry = telemetry::init(&logs)?;
         let settings = DemoSettings {
             pipeline: self.pipeline,
+            candidate: if self.harm { Candidate::Worse } else { Candidate::Better },
             posts: self.posts,
             seed: self.seed,
             listen: self.listen,

@@ -62,6 +62,16 @@ impl RunAnswer {
         self.status.finished() || self.status == RunStatus::WaitingApproval
     }
 
+    /// Where harm was found, if it was.
+    pub(super) fn harm(&self) -> Option<Harm> {
+        let verdict = self.decision.as_ref().map(|decision| decision.verdict);
+        match (verdict, self.status) {
+            (Some(Verdict::StopForHarm), _) => Some(Harm::Test),
+            (_, RunStatus::RolledBack) => Some(Harm::Watch),
+            _ => None,
+        }
+    }
+
     /// Whether a decision was taken and, where it promoted, its watch has ended.
     pub(super) fn reached_verdict(&self) -> bool {
         match self.decision.as_ref().map(|decision| decision.verdict) {
@@ -70,6 +80,13 @@ impl RunAnswer {
             Some(_) => self.settled(),
         }
     }
+}
+
+/// Where the candidate's harm was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Harm {
+    Test,
+    Watch,
 }
 
 /// `GET /v1/runs/{id}/events`.
@@ -87,6 +104,13 @@ pub(super) struct Event {
     pub(super) message: String,
     #[serde(default)]
     pub(super) data: Value,
+}
+
+impl Event {
+    /// Whether it tells that the candidate does harm.
+    pub(super) fn tells_harm(&self) -> bool {
+        self.data["verdict"] == "stop_for_harm" || self.data["look"]["harmed"] == true
+    }
 }
 
 /// `GET /v1/pipelines/{pipeline}/assignment`.
@@ -135,5 +159,13 @@ mod tests {
         assert!(run("rejected", Some("reject")).reached_verdict());
         assert!(run("waiting_approval", Some("inconclusive")).reached_verdict());
         assert!(run("failed", Some("invalid")).reached_verdict());
+    }
+
+    #[test]
+    fn harm_is_found_by_the_test_or_by_the_watch_and_a_rejection_alone_is_none() {
+        assert_eq!(run("rejected", Some("stop_for_harm")).harm(), Some(Harm::Test));
+        assert_eq!(run("rolled_back", Some("promote")).harm(), Some(Harm::Watch));
+        assert_eq!(run("rejected", Some("reject")).harm(), None);
+        assert_eq!(run("succeeded", Some("promote")).harm(), None);
     }
 }

@@ -57,6 +57,8 @@ pub(super) enum DemoError {
     TooSlow { seconds: u64 },
     #[error("the run reached no verdict: {0}")]
     NoVerdict(String),
+    #[error("the candidate is worse, and that was not found: {0}")]
+    HarmNotFound(String),
     #[error("the demo was stopped before its run reached a verdict")]
     Stopped,
 }

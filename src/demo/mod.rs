@@ -37,7 +37,8 @@ use self::answers::{PipelineAnswer, RunAnswer};
 use self::client::Client;
 use self::error::DemoError;
 pub use self::error::DemoFailed;
-pub use self::plan::DemoPipeline;
+pub use self::plan::{Candidate, DemoPipeline};
+use self::readers::Readers;
 use self::screen::{Screen, Style};
 use self::sources::Prepared;
 use self::stack::Stack;
@@ -58,6 +59,8 @@ const CONNECTIONS: u32 = 20;
 pub struct DemoSettings {
     /// The pipeline that is shown.
     pub pipeline: DemoPipeline,
+    /// What the simulation makes of the candidate.
+    pub candidate: Candidate,
     /// The user's own posts; made up where absent.
     pub posts: Option<PathBuf>,
     /// What made-up posts and readers come from.
@@ -79,7 +82,8 @@ pub struct DemoSettings {
 ///
 /// # Errors
 ///
-/// When something cannot be started, or goes wrong; and where it is to exit, when the run reached no verdict.
+/// When something cannot be started, or goes wrong; and where it is to exit, when the run reached no verdict or, with a
+/// worse candidate, when its harm was not found.
 pub async fn run(settings: DemoSettings, stop: CancellationToken) -> Result<(), DemoFailed> {
     let mut demo = Demo { screen: Screen::stdout(settings.verbose), clock: Clock::system(), settings, stop };
     Ok(demo.run().await?)
@@ -132,10 +136,20 @@ impl Demo {
         ))?;
         screen.paragraph(&format!(
             "Larger: the candidate gets {} % of the traffic, in place of 10 % by default, so that seconds \
-             bring enough outcomes. The simulation makes it {} % better; the test does not know that.",
+             bring enough outcomes. The simulation makes it {} % {}; the test does not know that.",
             plan::CANDIDATE_WEIGHT / 100,
-            readers::TRUE_LIFT * 100.0
+            self.settings.candidate.effect().abs() * 100.0,
+            match self.settings.candidate {
+                Candidate::Better => "better",
+                Candidate::Worse => "worse",
+            }
         ))?;
+        if self.settings.candidate == Candidate::Worse {
+            screen.paragraph(
+                "To be seen: the test stops for harm before its time or, where harm is found later, the watch rolls \
+                 back; either way the former model serves everything again.",
+            )?;
+        }
         Ok(screen.line("")?)
     }
 
@@ -188,7 +202,8 @@ impl Demo {
         let base = format!("http://{address}");
         let client = Client::new(base.clone(), Secret::new(&key))?;
         let pipeline = self.settings.pipeline;
-        let traffic = Traffic::new(client.clone(), pipeline.name(), self.clock.clone(), self.settings.seed);
+        let readers = Readers::new(self.settings.seed, self.settings.candidate);
+        let traffic = Traffic::new(client.clone(), pipeline.name(), self.clock.clone(), readers);
         let (stop, flow) = (self.stop.clone(), Flow::default());
         let outcome = tokio::select! {
             outcome = self.show(&client, &key, &base, prepared, traffic, &flow) => outcome,
@@ -267,7 +282,11 @@ impl Demo {
             )?;
             std::future::pending::<()>().await;
         }
-        if run.reached_verdict() { Ok(()) } else { Err(DemoError::NoVerdict(summary::outcome(&run))) }
+        match self.settings.candidate {
+            _ if !run.reached_verdict() => Err(DemoError::NoVerdict(summary::outcome(&run))),
+            Candidate::Worse if run.harm().is_none() => Err(DemoError::HarmNotFound(summary::outcome(&run))),
+            Candidate::Better | Candidate::Worse => Ok(()),
+        }
     }
 
     /// The end that was asked for from outside: all right, unless the demo was to exit with a verdict.

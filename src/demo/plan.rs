@@ -51,6 +51,25 @@ impl DemoPipeline {
     }
 }
 
+/// What the simulation makes of the candidate, and so what the demo goes to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Candidate {
+    /// Its posts do better: it is promoted and watched.
+    Better,
+    /// Its posts do worse: the test stops for harm or, where harm is seen later, the watch rolls back.
+    Worse,
+}
+
+impl Candidate {
+    /// How much higher its engagement truly is, relative to the model that nobody trained.
+    pub(super) fn effect(self) -> f64 {
+        match self {
+            Self::Better => 0.25,
+            Self::Worse => -0.3,
+        }
+    }
+}
+
 /// The rules of the test: the defaults, but for the hours it must have run.
 pub(super) fn rules() -> Rules {
     Rules { minimum_hours: 0.0, ..Rules::default() }

@@ -1,15 +1,14 @@
 //! The simulated readers: what they make of a post that a version of the model wrote.
 //!
-//! Nothing here knows of the test's statistics. The candidate is better because the simulation says so, by
-//! [`TRUE_LIFT`], and the decision has to find that out through the noise.
+//! Nothing here knows of the test's statistics. The candidate is better or worse because the simulation says so, by
+//! its [`Candidate::effect`], and the decision has to find that out through the noise.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::chance::normal;
+use super::plan::Candidate;
 
-/// How much better any trained version is than the model that nobody trained.
-pub(super) const TRUE_LIFT: f64 = 0.25;
 /// The personas whose posts are read. A persona's posts resemble each other in how well they do.
 const PERSONAS: usize = 40;
 /// The rate of an average post of the untrained model.
@@ -47,13 +46,13 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// The same seed makes the same readers.
-    pub(super) fn new(seed: u64) -> Self {
+    /// The same seed makes the same readers, who like any trained version as the candidate is to be liked.
+    pub(super) fn new(seed: u64, candidate: Candidate) -> Self {
         // Another stream than that of the posts, which use the seed itself.
         let mut random = StdRng::seed_from_u64(!seed);
         let persona = |_| Persona {
             appeal: (PERSONA_SPREAD * normal(&mut random)).exp(),
-            lift: (1.0 + TRUE_LIFT) * (LIFT_SPREAD * normal(&mut random)).exp(),
+            lift: (1.0 + candidate.effect()) * (LIFT_SPREAD * normal(&mut random)).exp(),
         };
         let personas = (0..PERSONAS).map(persona).collect();
         Self { random, personas }
@@ -90,8 +89,8 @@ mod tests {
     use crate::traffic::assignment::{bucket, share_of};
 
     /// What the service's queries would make of `count` posts, read under one revision of a test.
-    fn evidence(seed: u64, count: u32, trained_is_better: bool) -> Evidence {
-        let mut readers = Readers::new(seed);
+    fn evidence(seed: u64, count: u32, candidate: Option<Candidate>) -> Evidence {
+        let mut readers = Readers::new(seed, candidate.unwrap_or(Candidate::Better));
         let weight = plan::CANDIDATE_WEIGHT;
         let salt = format!("experiment {seed}");
         let mut sums: BTreeMap<(Arm, usize), (u64, f64, f64)> = BTreeMap::new();
@@ -100,7 +99,7 @@ mod tests {
             let persona = readers.next_persona();
             let share = share_of(bucket(&salt, &format!("post-{post}")), [weight, 10_000 - weight]);
             let arm = if share == Some(0) { Arm::Candidate } else { Arm::Baseline };
-            let rate = readers.respond(persona, trained_is_better && arm == Arm::Candidate).rate();
+            let rate = readers.respond(persona, candidate.is_some() && arm == Arm::Candidate).rate();
             let sum = sums.entry((arm, persona)).or_default();
             *sum = (sum.0 + 1, sum.1 + rate, sum.2 + rate * rate);
             *counts.get_mut(arm) += 1;
@@ -110,8 +109,8 @@ mod tests {
         });
         let cells = cells.collect();
         let observed = Observed { sampling: Sampling::Clustered, cells, planned_standard_error: None };
-        let candidate = u32::try_from(weight).unwrap();
-        let weights = PerArm { baseline: 10_000 - candidate, candidate };
+        let weight = u32::try_from(weight).unwrap();
+        let weights = PerArm { baseline: 10_000 - weight, candidate: weight };
         Evidence {
             hours_elapsed: 0.002,
             horizon_hours: None,
@@ -123,31 +122,47 @@ mod tests {
         }
     }
 
-    fn verdicts(seeds: std::ops::Range<u64>, count: u32, better: bool, rules: &Rules) -> Vec<Verdict> {
-        seeds.map(|seed| decide(&evidence(seed, count, better), rules).verdict).collect()
+    fn verdicts(
+        seeds: std::ops::Range<u64>,
+        count: u32,
+        candidate: Option<Candidate>,
+        rules: &Rules,
+    ) -> Vec<Verdict> {
+        seeds.map(|seed| decide(&evidence(seed, count, candidate), rules).verdict).collect()
+    }
+
+    /// A part of what is served until the horizon.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
+    fn posts(part: f64) -> u32 {
+        (plan::TEST_SECONDS * f64::from(plan::READS_PER_SECOND) * part) as u32
     }
 
     #[test]
     fn the_demo_promotes_whatever_the_seed_with_two_thirds_of_its_traffic() {
-        let expected = plan::TEST_SECONDS * f64::from(plan::READS_PER_SECOND);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
-        let posts = (expected * 2.0 / 3.0) as u32;
-        let found = verdicts(0..60, posts, true, &plan::rules());
+        let found = verdicts(0..60, posts(2.0 / 3.0), Some(Candidate::Better), &plan::rules());
         assert!(found.iter().all(|verdict| *verdict == Verdict::Promote), "{found:?}");
     }
 
     #[test]
+    fn a_worse_candidate_is_stopped_for_harm_whatever_the_seed_with_half_of_its_traffic() {
+        let found = verdicts(0..60, posts(0.5), Some(Candidate::Worse), &plan::rules());
+        assert!(found.iter().all(|verdict| *verdict == Verdict::StopForHarm), "{found:?}");
+    }
+
+    #[test]
     fn without_a_lift_the_same_readers_promote_nothing_but_by_error() {
-        let found = verdicts(0..100, 800, false, &plan::rules());
+        let found = verdicts(0..100, 800, None, &plan::rules());
         let promoted = found.iter().filter(|verdict| **verdict == Verdict::Promote).count();
         // One-sided level 0.025: 2.5 expected, 5 standard deviations are 7.8.
         assert!(promoted <= 10, "{promoted} of 100");
     }
 
     #[test]
-    fn the_lift_is_that_of_the_simulation() {
-        let evidence = evidence(5, 40_000, true);
-        let relative = decide(&evidence, &plan::rules()).estimate.unwrap().relative.unwrap();
-        assert!((relative - TRUE_LIFT).abs() < 0.05, "{relative}");
+    fn the_effect_is_that_of_the_simulation() {
+        for candidate in [Candidate::Better, Candidate::Worse] {
+            let evidence = evidence(5, 40_000, Some(candidate));
+            let relative = decide(&evidence, &plan::rules()).estimate.unwrap().relative.unwrap();
+            assert!((relative - candidate.effect()).abs() < 0.05, "{relative}");
+        }
     }
 }

@@ -118,7 +118,10 @@ impl<W: Write> Screen<W> {
                 self.hanging(&head, &event.message, Style::Plain)?;
             }
             "retry" => self.hanging(&head, &format!("trying again: {}", event.message), Style::Poor)?,
-            _ => self.hanging(&head, &event.message, Style::Plain)?,
+            _ => {
+                let style = if event.tells_harm() { Style::Poor } else { Style::Plain };
+                self.hanging(&head, &event.message, style)?;
+            }
         }
         if self.verbose && event.data.as_object().is_some_and(|data| !data.is_empty()) {
             let text = format!("{} {}", event.kind, event.data);

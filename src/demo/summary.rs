@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::answers::{DecisionPart, Live, RunAnswer};
+use super::answers::{DecisionPart, Harm, Live, RunAnswer};
 use super::plan::DemoPipeline;
 use super::screen::{Screen, Style};
 use super::traffic::Tally;
@@ -50,6 +50,14 @@ impl Summary<'_> {
             )?;
         }
         self.decision(screen)?;
+        if let Some(harm) = run.harm() {
+            let live = format!("{}@{}", self.pipeline.name(), self.now.version);
+            let found = match harm {
+                Harm::Test => "found by the test, which stopped; the candidate is rejected",
+                Harm::Watch => "found by the watch, which rolled the candidate back",
+            };
+            screen.fact("Harm", &format!("{found}, and {live} serves everything again"), Style::Strong)?;
+        }
         screen.fact("Run", &outcome(run), Style::Plain)?;
         let name = |live: &Live| format!("{}@{} ({})", self.pipeline.name(), live.version, live.model_id);
         screen.fact("Live before", &name(self.before), Style::Plain)?;

@@ -74,12 +74,12 @@ struct Unit {
 }
 
 impl Traffic {
-    pub(super) fn new(client: Client, pipeline: &'static str, clock: Clock, seed: u64) -> Self {
+    pub(super) fn new(client: Client, pipeline: &'static str, clock: Clock, readers: Readers) -> Self {
         Self {
             client,
             pipeline,
             clock,
-            readers: Readers::new(seed),
+            readers,
             tally: Arc::default(),
             posts: 0,
             pending: Vec::new(),

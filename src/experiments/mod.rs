@@ -8,7 +8,7 @@ pub mod statistics;
 mod store;
 mod sums;
 
-pub use observations::{Phase, evidence, harm_look};
+pub use observations::{Phase, evidence, harm_look, harm_look_before_after};
 pub use store::{
     Experiment, ExperimentStatus, StoredDecision, by_id, decision_of, end, extend, freeze_planned_errors,
     insert, record_decision, spend_look,

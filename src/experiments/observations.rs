@@ -7,7 +7,8 @@ use sqlx::PgConnection;
 
 use super::Experiment;
 use super::decision::{Evidence, HarmReport, Metric, Observed};
-use super::sums::{cells, units};
+use super::statistics::{Arm, Cell, Sampling};
+use super::sums::{cells, sampling, units};
 
 /// The part of an experiment's life that is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +39,33 @@ pub async fn evidence(
     })
 }
 
-/// A look for harm in the watch, at every watched metric.
+/// A look for harm in the watch, at every watched metric. With a hold-back it is compared with what serves beside it.
 pub async fn harm_look(conn: &mut PgConnection, experiment: &Experiment) -> sqlx::Result<HarmReport> {
     let metrics = observed(conn, experiment, Phase::Watch).await?;
     Ok(HarmReport::of(&metrics, &experiment.rules))
+}
+
+/// A look for harm in a watch without a hold-back: before and after. The candidate since its promotion is compared with
+/// what the test observed of the baseline.
+pub async fn harm_look_before_after(
+    conn: &mut PgConnection,
+    experiment: &Experiment,
+) -> sqlx::Result<HarmReport> {
+    let before = sampling(conn, experiment, Phase::Test).await?;
+    let after = sampling(conn, experiment, Phase::Watch).await?;
+    let either = if before == after { before } else { Sampling::Clustered };
+    let mut metrics = BTreeMap::new();
+    for (metric, _) in experiment.rules.watched_metrics() {
+        let mut sums = cells(conn, experiment, metric, Phase::Test, either).await?;
+        sums.retain(|cell| cell.arm == Arm::Baseline);
+        let after = cells(conn, experiment, metric, Phase::Watch, either).await?;
+        sums.extend(after.into_iter().filter(|cell| cell.arm == Arm::Candidate));
+        // No epoch has both arms, so that one is made of all.
+        let cells = sums.into_iter().map(|cell| Cell { epoch: 0, ..cell }).collect();
+        let planned_standard_error = experiment.planned_errors_watch.get(&metric).copied();
+        metrics.insert(metric, Observed { sampling: either, cells, planned_standard_error });
+    }
+    Ok(HarmReport::of(&metrics, &experiment.rules).before_after())
 }
 
 /// What was observed of the metrics that a phase asks for.
@@ -58,9 +82,10 @@ async fn observed(
             (watched, &experiment.planned_errors_watch)
         }
     };
+    let sampling = sampling(conn, experiment, phase).await?;
     let mut observed = BTreeMap::new();
     for metric in metrics {
-        let (cells, sampling) = cells(conn, experiment, metric, phase).await?;
+        let cells = cells(conn, experiment, metric, phase, sampling).await?;
         let planned_standard_error = planned.get(&metric).copied();
         observed.insert(metric, Observed { sampling, cells, planned_standard_error });
     }

@@ -6,15 +6,14 @@ use super::decision::Metric;
 use super::statistics::{Arm, Cell, PerArm, Sampling, Units};
 use super::{Experiment, Phase};
 
-/// The sums of one metric, and whether outcomes depend on each other. Without personas and with one outcome per unit there
-/// is one cell per epoch and arm, else one per cluster as well.
+/// The sums of one metric: one cell per epoch and arm where outcomes are independent, else one per cluster as well.
 pub(super) async fn cells(
     conn: &mut PgConnection,
     experiment: &Experiment,
     metric: Metric,
     phase: Phase,
-) -> sqlx::Result<(Vec<Cell>, Sampling)> {
-    let sampling = sampling(conn, experiment, phase).await?;
+    sampling: Sampling,
+) -> sqlx::Result<Vec<Cell>> {
     let rows = sqlx::query!(
         r#"WITH promoted AS (SELECT min(revision) AS revision FROM traffic_revisions
                               WHERE experiment_id = $1 AND kind = 'promotion'),
@@ -58,11 +57,15 @@ pub(super) async fn cells(
         cross: row.sd,
         denominator_sq: row.dd,
     });
-    Ok((cells.collect(), sampling))
+    Ok(cells.collect())
 }
 
 /// Whether outcomes depend on each other: there are personas, or a unit was observed twice.
-async fn sampling(conn: &mut PgConnection, experiment: &Experiment, phase: Phase) -> sqlx::Result<Sampling> {
+pub(super) async fn sampling(
+    conn: &mut PgConnection,
+    experiment: &Experiment,
+    phase: Phase,
+) -> sqlx::Result<Sampling> {
     let row = sqlx::query!(
         r#"SELECT coalesce(sum(s.personas), 0) > 0 AS "personas!",
                   coalesce(sum(s.outcomes), 0) > count(DISTINCT s.cluster) AS "repeated!"

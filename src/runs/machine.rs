@@ -163,6 +163,10 @@ async fn advance(services: &Services, lease: &Lease) -> Result<Done, JobError> {
 
 fn count_finished(services: &Services, run: &Run, verdict: &Verdict) {
     services.metrics.run_finished(&run.pipeline, verdict.status.as_str(), Some(&verdict.code));
+    if verdict.status == RunStatus::RolledBack {
+        services.metrics.rolled_back(&run.pipeline, &verdict.code);
+        tracing::error!(pipeline = run.pipeline, run = %run.id, reason = verdict.reason, "rolled back");
+    }
     tracing::info!(
         pipeline = run.pipeline, status = %verdict.status, code = verdict.code, reason = verdict.reason,
         "run finished"

@@ -26,6 +26,7 @@ pub struct Metrics {
     jobs_finished: IntCounterVec,
     leases_lost: IntCounterVec,
     runs_finished: IntCounterVec,
+    rollbacks: IntCounterVec,
     duplicate_trainings: IntCounterVec,
     webhooks: IntCounterVec,
     breakers: IntGaugeVec,
@@ -76,6 +77,12 @@ impl Metrics {
                 "tuneloop_runs_finished_total",
                 "Runs that ended, by status and reason code; the reason is empty where none is given.",
                 &["pipeline", "status", "reason"],
+            )?,
+            rollbacks: counter(
+                &registry,
+                "tuneloop_rollbacks_total",
+                "Live versions that were taken back, by cause: harm (found by a watch) or operator.",
+                &["pipeline", "cause"],
             )?,
             duplicate_trainings: counter(
                 &registry,
@@ -133,6 +140,11 @@ impl Metrics {
     /// A run reached its final `status`.
     pub fn run_finished(&self, pipeline: &str, status: &str, reason_code: Option<&str>) {
         self.runs_finished.with_label_values(&[pipeline, status, reason_code.unwrap_or_default()]).inc();
+    }
+
+    /// A live version was taken back, because of `harm` that its watch found or by an `operator`.
+    pub fn rolled_back(&self, pipeline: &str, cause: &str) {
+        self.rollbacks.with_label_values(&[pipeline, cause]).inc();
     }
 
     /// Where the state of a service's circuit breaker is shown.
@@ -197,6 +209,7 @@ mod tests {
         metrics.jobs_finished("run", "done", 3);
         metrics.lease_lost("run");
         metrics.run_finished("hook", "succeeded", None);
+        metrics.rolled_back("hook", "harm");
         metrics.run_finished("hook", "skipped", Some("insufficient_training_data"));
         metrics.duplicate_training("openai");
         metrics

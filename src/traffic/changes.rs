@@ -46,6 +46,27 @@ pub async fn start_test(
     Ok(append(conn, pipeline, &new, by).await?)
 }
 
+/// Gives the candidate of a running test another weight. Salt and order stay, so that with a larger weight no unit leaves
+/// the candidate.
+pub async fn ramp(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    arms: TestArms,
+    weight: i32,
+    reason: &str,
+    by: &By,
+) -> Result<i64, TrafficError> {
+    let new = NewRevision {
+        live: arms.baseline,
+        salt: &arms.experiment_id.to_string(),
+        experiment_id: Some(arms.experiment_id),
+        kind: RevisionKind::Ramp,
+        reason,
+        shares: &[(arms.candidate, weight), (arms.baseline, WHOLE - weight)],
+    };
+    Ok(append(conn, pipeline, &new, by).await?)
+}
+
 /// Ends a test without a promotion: everything goes to the baseline, the candidate gets `status`.
 pub async fn end_test(
     conn: &mut PgConnection,

@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use crate::models::{Version, VersionStatus};
 
-pub use changes::{TestArms, end_test, end_watch, promote, rollback, set_split, start_test};
+pub use changes::{TestArms, end_test, end_watch, promote, ramp, rollback, set_split, start_test};
 pub use kill_switch::set_kill_switch;
 pub use pins::{MOST_PINS, NewPin, Pin, pin, pin_of, pins, unpin};
-pub use revisions::{NewRevision, append, at, current, history, lock};
+pub use revisions::{NewRevision, append, at, current, history, last_change, lock};
 
 /// The whole of a pipeline's traffic, in basis points.
 pub const WHOLE: i32 = 10_000;
@@ -32,6 +32,8 @@ pub enum RevisionKind {
     Created,
     /// A candidate got its share.
     TestStarted,
+    /// The candidate got more, during its test.
+    Ramp,
     /// The test ended without a promotion.
     TestEnded,
     /// The candidate became the live version.
@@ -53,6 +55,7 @@ impl RevisionKind {
         match self {
             Self::Created => "traffic.created",
             Self::TestStarted => "traffic.test_started",
+            Self::Ramp => "traffic.ramp",
             Self::TestEnded => "traffic.test_ended",
             Self::Promotion => "traffic.promotion",
             Self::WatchEnded => "traffic.watch_ended",

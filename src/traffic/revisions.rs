@@ -145,6 +145,23 @@ pub async fn current(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<Op
     Ok(select(conn, pipeline, None, None, 1).await?.pop())
 }
 
+/// Why the split of an experiment's traffic was last changed, other than by the kill switch.
+pub async fn last_change(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    experiment: Uuid,
+) -> sqlx::Result<Option<RevisionKind>> {
+    sqlx::query_scalar!(
+        r#"SELECT kind AS "kind: RevisionKind" FROM traffic_revisions
+            WHERE pipeline = $1 AND experiment_id = $2 AND kind NOT IN ('kill_switch_on', 'kill_switch_off')
+            ORDER BY revision DESC LIMIT 1"#,
+        pipeline,
+        experiment,
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// The revision that was in force at `time`; `None` before the first.
 pub async fn at(
     conn: &mut PgConnection,

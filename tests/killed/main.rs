@@ -17,6 +17,7 @@ mod moved;
 mod parallel;
 mod points;
 mod process;
+mod ramp;
 mod random;
 mod shutdown;
 mod stale;

@@ -34,7 +34,7 @@ const OWN: [&str; 17] = [
     "watch.ending",
 ];
 /// Those on other ways, killed at in files of their own.
-const ELSEWHERE: [&str; 3] = ["watch.rolling_back", "cancel.sending", "cancel.sent"];
+const ELSEWHERE: [&str; 4] = ["test.ramping", "watch.rolling_back", "cancel.sending", "cancel.sent"];
 
 fn points() -> Vec<String> {
     // Those first that take longest.

@@ -209,8 +209,61 @@ async fn harm_in_the_watch_rolls_the_promoted_version_back_by_itself() {
     let traffic = service.read("/v1/pipelines/hook/traffic").await;
     assert_eq!((&traffic["kind"], &traffic["live"]), (&json!("rollback"), &json!("0.0.0")));
     assert!(traffic["reason"].as_str().unwrap().contains("which is harm"), "{traffic:#}");
+    let told = run["reason"].as_str().unwrap();
+    assert!(told.starts_with("ROLLED BACK: hook@1.0.0 did harm and serves no more."), "{told}");
+    assert!(told.ends_with("hook@0.0.0 is live again."), "{told}");
+    let events = service.read(&format!("/v1/runs/{id}/events?limit=200")).await;
+    let last = events["items"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["kind"], &last["message"]), (&json!("finished"), &run["reason"]));
+    assert_eq!(last["data"]["rolled_back"], "1.0.0");
+    let metrics = service.text("/metrics", &[]).await;
+    let counted = r#"tuneloop_rollbacks_total{cause="harm",pipeline="hook"} 1"#;
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
     let statuses = [("1.0.0", "rolled_back"), ("0.0.0", "live")];
     let statuses = statuses.map(|(version, status)| (version.to_owned(), status.to_owned()));
     assert_eq!(service.versions("hook").await, statuses);
+    service.end().await;
+}
+
+/// A service with a promoted run whose watch has no hold-back.
+async fn watched_alone() -> (TestService, String) {
+    let (service, id) = in_test(|config| {
+        config["watch"] =
+            json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": 0});
+    })
+    .await;
+    service.traffic("hook", 0..80, BETTER).await;
+    service.reach_horizon(&id).await;
+    service.wait_for_watch(&id).await;
+    assert_eq!(service.weights("hook").await, [("1.0.0".to_owned(), 10_000)]);
+    (service, id)
+}
+
+#[tokio::test]
+async fn without_a_hold_back_the_watch_compares_with_the_baseline_of_the_test_and_says_that_it_is_weaker() {
+    let (service, id) = watched_alone().await;
+    service.traffic("hook", 0..80, BETTER).await;
+    let judged = |run: &Value| run["reason"].as_str().unwrap_or_default().starts_with("No harm shown");
+    let run = service.wait_for(&id, "judged", judged).await;
+    let weaker = "with the baseline before the promotion, not beside it, and is weaker evidence.";
+    assert!(run["reason"].as_str().unwrap().ends_with(weaker), "{run:#}");
+    let events = service.read(&format!("/v1/runs/{id}/events?limit=200")).await;
+    let look = &events["items"].as_array().unwrap().last().unwrap()["data"]["look"];
+    assert_eq!((&look["concurrent"], &look["enough"]), (&json!(false), &json!(true)), "{look:#}");
+    // Two outcomes of each unit: the candidate's since the promotion, the baseline's of its half of the test.
+    let counts = &look["looks"][0]["counts"];
+    assert_eq!(counts["candidate"]["outcomes"], 160, "{counts}");
+    let tested = &run["decision"]["estimate"]["counts"]["baseline"]["outcomes"];
+    assert_eq!(&counts["baseline"]["outcomes"], tested);
+    service.end().await;
+}
+
+#[tokio::test]
+async fn without_a_hold_back_harm_is_found_against_the_baseline_of_the_test() {
+    let (service, id) = watched_alone().await;
+    service.traffic("hook", 0..80, Engagement { baseline: 0.06, candidate: 0.03 }).await;
+    let run = service.wait_until(&id, "rolled_back").await;
+    assert!(run["reason"].as_str().unwrap().contains("is weaker evidence"), "{run:#}");
+    assert_eq!(service.weights("hook").await, [("0.0.0".to_owned(), 10_000)]);
     service.end().await;
 }

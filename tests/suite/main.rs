@@ -21,6 +21,7 @@ mod pipelines;
 mod places;
 mod preflight;
 mod pulled;
+mod ramp;
 mod real_posts;
 mod rollback;
 mod schedule;

@@ -48,12 +48,20 @@ pub struct HarmLook {
 pub struct HarmReport {
     /// Whether any metric was harmed.
     pub harmed: bool,
+    /// Whether baseline and candidate served at the same time. Where not, whatever else changed in between counts for or
+    /// against the candidate, and the look is weaker.
+    #[serde(default = "concurrent")]
+    pub concurrent: bool,
     /// Whether every metric of which there is anything could be judged.
     pub enough: bool,
     /// One sentence: of the metric that was harmed or, where none was, of each.
     pub reason: String,
     /// Each metric, in the order of the rules.
     pub looks: Vec<HarmLook>,
+}
+
+fn concurrent() -> bool {
+    true
 }
 
 impl HarmReport {
@@ -64,7 +72,9 @@ impl HarmReport {
         Self::from_looks(rules.watched_metrics().into_iter().map(look).collect())
     }
 
-    fn from_looks(looks: Vec<HarmLook>) -> Self {
+    /// The report of looks that were made.
+    #[must_use]
+    pub(crate) fn from_looks(looks: Vec<HarmLook>) -> Self {
         let harmed = looks.iter().find(|look| look.harmed);
         let seen = || looks.iter().filter(|look| look.counts != PerArm::default());
         let reason = harmed.map_or_else(
@@ -73,10 +83,22 @@ impl HarmReport {
         );
         Self {
             harmed: harmed.is_some(),
+            concurrent: true,
             enough: seen().count() > 0 && seen().all(|look| look.enough),
             reason,
             looks,
         }
+    }
+
+    /// The same report, of arms that served one after the other.
+    #[must_use]
+    pub(crate) fn before_after(mut self) -> Self {
+        self.concurrent = false;
+        self.reason = format!(
+            "{} This compares with the baseline before the promotion, not beside it, and is weaker evidence.",
+            self.reason
+        );
+        self
     }
 
     /// The standard errors that later looks are to be given, by metric.

@@ -3,6 +3,7 @@
 mod budget;
 mod checks;
 mod evaluation;
+mod experiment;
 mod outcomes;
 mod search;
 mod training;
@@ -12,19 +13,17 @@ use utoipa::ToSchema;
 
 use super::cron::Cron;
 use crate::dataset::DatasetSettings;
-use crate::experiments::decision::Rules;
 use crate::trainers::Method;
 
 pub use budget::{BudgetSettings, OverBudget};
 pub use checks::Faults;
 pub use evaluation::{ComparisonSettings, EvaluationSettings, JudgeSettings, NoData, SmokeSettings};
+pub use experiment::{ExperimentSettings, RampSettings, WatchSettings};
 pub use outcomes::{OutcomeJudgeSettings, OutcomeSettings, PullSettings};
 pub use search::{SearchSettings, SearchStrategy};
 pub use training::TrainingSettings;
 
 use checks::Checks;
-
-const DAY: f64 = 86_400.0;
 
 /// How a pipeline's model is improved. Durations are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -75,54 +74,6 @@ impl Default for ScheduleSettings {
     }
 }
 
-/// How a new model is tested against the live one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ExperimentSettings {
-    /// How long the test runs; the decision falls at its end. A whole weekly cycle by default.
-    pub horizon_seconds: f64,
-    /// The candidate's share of the traffic, in basis points.
-    #[schema(minimum = 1, maximum = 9999)]
-    pub candidate_weight: i32,
-    /// Time between two looks for harm during the test.
-    pub interval_seconds: f64,
-    /// How long an inconclusive test waits for a person.
-    pub approval_seconds: f64,
-    /// What the decision asks for.
-    pub rules: Rules,
-}
-
-impl Default for ExperimentSettings {
-    fn default() -> Self {
-        Self {
-            horizon_seconds: 7.0 * DAY,
-            candidate_weight: 1_000,
-            interval_seconds: 300.0,
-            approval_seconds: 7.0 * DAY,
-            rules: Rules::default(),
-        }
-    }
-}
-
-/// How a promoted model is watched.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct WatchSettings {
-    /// How long; the next run's test ends it earlier.
-    pub duration_seconds: f64,
-    /// Time between two looks for harm.
-    pub interval_seconds: f64,
-    /// The share that stays on the former version meanwhile, in basis points. With 0 nothing is compared.
-    #[schema(minimum = 0, maximum = 9999)]
-    pub hold_back_weight: i32,
-}
-
-impl Default for WatchSettings {
-    fn default() -> Self {
-        Self { duration_seconds: 7.0 * DAY, interval_seconds: 300.0, hold_back_weight: 1_000 }
-    }
-}
-
 impl PipelineConfig {
     /// Checks everything at once and tells of every fault.
     #[must_use]
@@ -150,28 +101,6 @@ impl PipelineConfig {
             faults.insert(field, format!("must be {}", error.accepts));
         }
         faults
-    }
-}
-
-impl ExperimentSettings {
-    fn check(&self, checks: &mut Checks<'_>) {
-        checks.duration("horizon_seconds", self.horizon_seconds);
-        let weight = (1..10_000).contains(&self.candidate_weight);
-        checks.that("candidate_weight", weight, "must be between 1 and 9999 basis points");
-        checks.interval("interval_seconds", self.interval_seconds);
-        checks.duration("approval_seconds", self.approval_seconds);
-        let reachable = self.rules.minimum_hours * 3600.0 <= self.horizon_seconds;
-        let sentence = "must not be longer than the horizon, or no test could be decided";
-        checks.that("rules/minimum_hours", reachable, sentence);
-    }
-}
-
-impl WatchSettings {
-    fn check(&self, checks: &mut Checks<'_>) {
-        checks.duration("duration_seconds", self.duration_seconds);
-        checks.interval("interval_seconds", self.interval_seconds);
-        let weight = (0..10_000).contains(&self.hold_back_weight);
-        checks.that("hold_back_weight", weight, "must be between 0 and 9999 basis points");
     }
 }
 

@@ -8,6 +8,7 @@ pub(super) mod follow;
 pub(super) mod once;
 pub(super) mod preflight;
 pub(super) mod promote;
+mod ramp;
 pub(super) mod register;
 pub(super) mod test;
 pub(super) mod train;

@@ -6,9 +6,10 @@ use sqlx::PgConnection;
 use super::super::machine::StepContext;
 use super::super::transition::{Transition, set_place};
 use super::super::{Place, RunStatus, Step, places};
+use super::ramp::{self, Ramp};
 use super::{broken, seconds, until};
 use crate::audit::By;
-use crate::experiments::decision::{Decision, Verdict, decide};
+use crate::experiments::decision::{Decision, HarmReport, Verdict, decide};
 use crate::experiments::{self, Experiment, Phase};
 use crate::halt;
 use crate::jobs::JobError;
@@ -65,7 +66,7 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
     sqlx::query!("UPDATE runs SET experiment_id = $2 WHERE id = $1", run.id, arms.experiment_id)
         .execute(&mut *tx)
         .await?;
-    let weight = settings.candidate_weight;
+    let weight = settings.first_weight();
     let revision = traffic::start_test(&mut tx, &run.pipeline, arms, weight, &By::worker()).await?;
     halt::point("test", "starting");
     let wait = settings.interval_seconds.min(settings.horizon_seconds);
@@ -80,7 +81,11 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
 
 /// One look: on to the decision at the horizon, or earlier where the candidate does harm.
 async fn look(context: &StepContext<'_>, experiment: &Experiment) -> Result<Transition, JobError> {
-    let mut tx = context.begin().await?;
+    // A ramp may change the traffic.
+    let mut tx = match context.config.experiment.ramp {
+        Some(_) => context.begin_with_pipeline().await?,
+        None => context.begin().await?,
+    };
     let decision = evaluate(&mut tx, context, experiment).await?;
     if decision.verdict != Verdict::Collecting {
         // A look that ends the test is made once more by the decision, which then stores it.
@@ -94,10 +99,19 @@ async fn look(context: &StepContext<'_>, experiment: &Experiment) -> Result<Tran
     let interval = seconds(context.config.experiment.interval_seconds);
     let wait = until(context.now, experiment.horizon_at).min(interval);
     let counts = decision.estimate.as_ref().map(|estimate| estimate.counts).unwrap_or_default();
-    let reason = format!(
+    let report = HarmReport::from_looks(decision.harm);
+    let ramp = ramp::rise(&mut tx, context, experiment, &report).await?;
+    if let Ramp::Rose { revision, weight, reason } = ramp {
+        return Ok(Transition::wait(tx, wait, "testing", reason)
+            .with(json!({"revision": revision, "weight": weight, "look": report})));
+    }
+    let mut reason = format!(
         "collecting outcomes: {} of the baseline, {} of the candidate",
         counts.baseline.outcomes, counts.candidate.outcomes
     );
+    if let Ramp::Waits(why) = ramp {
+        reason = format!("{reason}. {why}");
+    }
     Ok(Transition::wait(tx, wait, "testing", reason).with(json!({
         "baseline": counts.baseline.outcomes, "candidate": counts.candidate.outcomes,
         "horizon": experiment.horizon_at,

@@ -1,4 +1,5 @@
-//! Watch: the promoted version is compared with the hold-back for a while longer, and taken back on harm.
+//! Watch: the promoted version is compared with the hold-back for a while longer, and taken back on harm. Without a
+//! hold-back it is compared with what the test observed of the baseline.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -10,9 +11,10 @@ use super::super::{RunStatus, Step};
 use super::{broken, seconds, until};
 use crate::audit::By;
 use crate::experiments::decision::HarmReport;
-use crate::experiments::{self, Phase};
+use crate::experiments::{self, Experiment, Phase};
 use crate::halt;
 use crate::jobs::JobError;
+use crate::models;
 use crate::traffic;
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
@@ -26,10 +28,14 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         let reason = "another version went live since the promotion; there is nothing left to watch";
         return Ok(Transition::finish(tx, RunStatus::Cancelled, "overtaken", reason));
     }
-    let look = experiments::harm_look(&mut tx, &experiment).await?;
+    let look = if context.config.watch.hold_back_weight > 0 {
+        experiments::harm_look(&mut tx, &experiment).await?
+    } else {
+        experiments::harm_look_before_after(&mut tx, &experiment).await?
+    };
     experiments::freeze_planned_errors(&mut tx, id, Phase::Watch, &look.planned_standard_errors()).await?;
     if look.harmed {
-        return take_back(context, tx, look).await;
+        return take_back(context, tx, &experiment, look).await;
     }
     let ends_at = end(context, &watch_began(context, &mut tx).await?);
     if context.now >= ends_at {
@@ -52,15 +58,24 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
 async fn take_back(
     context: &StepContext<'_>,
     mut tx: Transaction<'static, Postgres>,
+    experiment: &Experiment,
     look: HarmReport,
 ) -> Result<Transition, JobError> {
     let run = context.run;
+    let harmful = models::by_id(&mut *tx, experiment.candidate_id).await?;
+    let harmful = harmful.ok_or_else(|| broken("its model version"))?;
     let (revision, version) =
         traffic::rollback(&mut tx, &run.pipeline, None, &look.reason, &By::worker()).await?;
     halt::point("watch", "rolling_back");
-    let reason = format!("{} {} is live again.", look.reason, version.name());
-    Ok(Transition::finish(tx, RunStatus::RolledBack, "harm", reason)
-        .with(json!({"look": look, "revision": revision, "live": version.version})))
+    let reason = format!(
+        "ROLLED BACK: {} did harm and serves no more. {} {} is live again.",
+        harmful.name(),
+        look.reason,
+        version.name()
+    );
+    Ok(Transition::finish(tx, RunStatus::RolledBack, "harm", reason).with(
+        json!({"look": look, "revision": revision, "live": version.version, "rolled_back": harmful.version}),
+    ))
 }
 
 /// When the run entered this step.
