@@ -79,7 +79,7 @@ async fn sampling(conn: &mut PgConnection, experiment: &Experiment, phase: Phase
     Ok(if row.personas || row.repeated { Sampling::Clustered } else { Sampling::Independent })
 }
 
-fn metric_word(metric: Metric) -> &'static str {
+pub(super) fn metric_word(metric: Metric) -> &'static str {
     match metric {
         Metric::Engagement => "engagement",
         Metric::CostPerEngagement => "cost_per_engagement",
