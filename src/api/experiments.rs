@@ -78,6 +78,7 @@ struct ExperimentView {
 
 /// How far a test has come.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ExperimentProgress)]
 struct ProgressView {
     /// What is planned for: effect, power, level, split, traffic, and how the primary metric varies.
     input: PlanInput,

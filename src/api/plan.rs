@@ -59,6 +59,7 @@ struct PlanRequest {
 
 /// What a test would take.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TestPlan)]
 struct PlanView {
     /// The metric.
     metric: Metric,

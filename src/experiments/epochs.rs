@@ -13,6 +13,7 @@ const TRAFFIC_DAYS: i64 = 7;
 
 /// One epoch: a traffic revision of the test or the watch.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = ExperimentEpoch)]
 pub struct Epoch {
     /// The traffic revision.
     pub revision: i64,

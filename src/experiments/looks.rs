@@ -16,6 +16,7 @@ const LOOKS_KEPT: i32 = 500;
 
 /// What one look showed.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = ExperimentLook)]
 pub struct Look {
     /// Its place in the series, from 1.
     pub number: i64,

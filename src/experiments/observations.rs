@@ -14,6 +14,7 @@ use super::sums::{cells, units};
 /// The part of an experiment's life that is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ExperimentPhase)]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Phase {
     /// From the start of the test to its decision.
