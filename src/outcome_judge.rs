@@ -10,7 +10,6 @@ use sqlx::PgPool;
 
 use crate::evaluation::{self, Question};
 use crate::experiments::outcomes::{self, JudgeCalls, Verdict, Waiting, Work};
-use crate::halt;
 use crate::jobs::{self, Done, Handler, JobError, Lease};
 use crate::pipelines::config::OutcomeJudgeSettings;
 use crate::pipelines::{self, Pipeline};
@@ -116,7 +115,6 @@ impl OutcomeJudge {
         };
         tx.commit().await?;
         let asked = lease.keep(&self.db, ask(trainer, settings, taken)).await?;
-        halt::point("outcome_judge", "answered");
         let mut tx = self.db.begin().await?;
         lease.fence(&mut tx).await?;
         outcomes::count_judge_calls(&mut tx, name, &settings.model, &asked.calls, price).await?;
@@ -129,7 +127,6 @@ impl OutcomeJudge {
             wait = AFTER_TROUBLE;
         }
         lease.reschedule(&mut tx, wait).await?;
-        halt::point("outcome_judge", "committing");
         tx.commit().await?;
         Ok(Done::Committed)
     }

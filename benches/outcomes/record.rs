@@ -58,7 +58,7 @@ impl Api {
     async fn send(&self, body: String) -> Result<u64> {
         let request = self.http.post(&self.url).bearer_auth(&self.key);
         let response = request.header("content-type", "application/json").body(body).send().await?;
-        let answer: Value = serde_json::from_slice(&response.error_for_status()?.bytes().await?)?;
+        let answer: Value = serde_json::from_slice(&response.bytes().await?)?;
         answer["accepted"].as_u64().ok_or_else(|| format!("the API answered {answer}").into())
     }
 }

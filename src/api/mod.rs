@@ -28,6 +28,7 @@ mod outcomes;
 pub mod page;
 mod pins;
 mod pipelines;
+mod plan;
 mod preflight;
 pub mod problem;
 pub mod reply;
@@ -162,6 +163,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(kill_switch::routes())
         .merge(outcomes::routes())
         .merge(experiments::routes())
+        .merge(plan::routes())
         .merge(audit::routes())
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
 use super::Experiment;
 use super::decision::{Evidence, HarmReport, Metric, Observed};
@@ -11,7 +13,10 @@ use super::statistics::{Arm, Cell, Sampling};
 use super::sums::{cells, sampling, units};
 
 /// The part of an experiment's life that is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = ExperimentPhase)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Phase {
     /// From the start of the test to its decision.
     Test,

@@ -82,7 +82,7 @@ pub(super) async fn sampling(
     Ok(if row.personas || row.repeated { Sampling::Clustered } else { Sampling::Independent })
 }
 
-fn metric_word(metric: Metric) -> &'static str {
+pub(super) fn metric_word(metric: Metric) -> &'static str {
     match metric {
         Metric::Engagement => "engagement",
         Metric::CostPerEngagement => "cost_per_engagement",

@@ -85,7 +85,9 @@ impl Lease {
                     Ok(()) => {}
                     Err(FenceError::Lost(lost)) => return lost,
                     // There is time for another try before the deadline.
-                    Err(FenceError::Database(error)) => tracing::warn!(%error, "the lease could not be renewed"),
+                    Err(FenceError::Database(error)) => {
+                        tracing::warn!(%error, "the lease could not be renewed");
+                    }
                 }
             }
         };

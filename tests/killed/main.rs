@@ -10,6 +10,7 @@ mod cancelled;
 #[path = "../harness/database.rs"]
 mod database;
 mod expectations;
+mod found;
 mod gate;
 mod harm;
 mod late;

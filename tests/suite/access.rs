@@ -27,6 +27,7 @@ async fn a_viewer_reads_everything_and_changes_nothing() {
         "/v1/pipelines/hook/traffic/history",
         "/v1/pipelines/hook/assignment?unit=a",
         &format!("/v1/experiments/{experiment}"),
+        &format!("/v1/experiments/{experiment}/series"),
         "/v1/audit",
     ] {
         viewer.read(path).await;

@@ -12,6 +12,8 @@ mod assignment;
 mod datasets;
 mod decisions;
 mod evaluation;
+mod experiments;
+mod experiments_plan;
 mod following;
 mod judged;
 mod original;

@@ -125,6 +125,7 @@ impl Sampling {
 /// The test that fits the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = TestMethod)]
 pub enum Method {
     /// Welch's test on independent outcomes.
     Welch,

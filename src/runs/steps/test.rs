@@ -129,5 +129,6 @@ pub(super) async fn evaluate(
     let decision = decide(&evidence, &experiment.rules);
     let planned = &decision.planned_standard_errors;
     experiments::freeze_planned_errors(conn, experiment.id, Phase::Test, planned).await?;
+    experiments::record_look(conn, experiment, context.now, &decision).await?;
     Ok(decision)
 }

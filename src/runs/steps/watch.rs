@@ -34,6 +34,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         experiments::harm_look_before_after(&mut tx, &experiment).await?
     };
     experiments::freeze_planned_errors(&mut tx, id, Phase::Watch, &look.planned_standard_errors()).await?;
+    experiments::record_look(&mut tx, &experiment, context.now, &look).await?;
     if look.harmed {
         return take_back(context, tx, &experiment, look).await;
     }
