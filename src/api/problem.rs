@@ -73,6 +73,7 @@ pub struct FieldError {
 /// The part of a request that a field belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = FieldPlace)]
 pub enum Place {
     /// The JSON body.
     Body,

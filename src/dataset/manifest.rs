@@ -20,6 +20,7 @@ pub(super) const SCHEMA_VERSION: u32 = 2;
 /// in the order of the fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
+#[schema(as = DatasetCounts)]
 pub struct Counts {
     /// Posts in the source.
     pub posts: u64,

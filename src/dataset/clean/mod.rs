@@ -29,6 +29,7 @@ const ROUNDS: usize = 16;
 /// A step of cleaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = CleaningStep)]
 pub enum Step {
     /// HTML became text.
     Html,

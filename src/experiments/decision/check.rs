@@ -96,6 +96,7 @@ pub enum CheckCode {
 
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = DecisionCheck)]
 pub struct Check {
     /// What was checked.
     pub code: CheckCode,

@@ -87,6 +87,7 @@ impl Cell {
 /// the epoch of its first outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = EpochUnits)]
 pub struct Units {
     /// The traffic revision.
     pub epoch: i64,

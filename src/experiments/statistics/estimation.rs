@@ -14,6 +14,7 @@ const ROUNDING: f64 = 1e-12;
 
 /// What an estimate rests on, in one arm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ArmCounts)]
 pub struct Counts {
     /// Outcomes with the metric.
     pub outcomes: u64,
