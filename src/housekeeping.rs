@@ -44,8 +44,9 @@ impl Handler for Housekeeping {
             .execute(&self.db)
             .await?
             .rows_affected();
-            let months = outcomes::drop_older_than(&self.db, self.outcome_retention).await?;
             let texts = outcomes::expire_samples(&self.db, OUTCOME_TEXTS).await?;
+            // Last, because it gives up where the tables are busy.
+            let months = outcomes::drop_older_than(&self.db, self.outcome_retention).await?;
             tracing::info!(
                 keys,
                 jobs,

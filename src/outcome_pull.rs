@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::dataset::{OutcomeQuery, Sources};
 use crate::experiments::outcomes::{self, Outcome, PullCounts, Recording, Repeats};
 use crate::jobs::{self, Done, Handler, JobError, Lease};
-use crate::pipelines::{self, Pipeline, PullSettings};
+use crate::pipelines::{self, Pipeline, PipelineConfig, PullSettings};
 
 /// The kind of job; its subject is the pipeline.
 const KIND: &str = "outcome_pull";
@@ -26,6 +26,24 @@ pub(crate) async fn schedule(conn: &mut PgConnection, pipeline: &Pipeline) -> sq
         jobs::enqueue(conn, KIND, &pipeline.name, &Value::Null, Duration::ZERO).await?;
     }
     Ok(())
+}
+
+/// Has changed settings come into effect at once. Another query begins at the pipeline's first traffic.
+pub(crate) async fn changed(
+    conn: &mut PgConnection,
+    before: Option<&PipelineConfig>,
+    after: &Pipeline,
+) -> sqlx::Result<()> {
+    let before = before.and_then(|config| config.outcomes.pull.as_ref());
+    let after_pull = after.config.outcomes.pull.as_ref();
+    if before == after_pull {
+        return Ok(());
+    }
+    let source = |pull: Option<&PullSettings>| pull.map(|pull| (pull.url_env.clone(), pull.query.clone()));
+    if after_pull.is_some() && source(before) != source(after_pull) {
+        outcomes::pull_anew(conn, &after.name).await?;
+    }
+    jobs::wake(conn, KIND, &after.name).await
 }
 
 /// Handles the job.

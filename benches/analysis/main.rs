@@ -9,6 +9,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use sqlx::{Connection, PgConnection};
 use tuneloop::clock::Clock;
 use tuneloop::experiments;
 use tuneloop::experiments::decision::decide;
@@ -48,7 +49,9 @@ async fn bench() -> Result<()> {
 
 /// Writes raw outcomes from one number to another, and the sums and units that recording would have made of them.
 async fn fill(running: &Running, from: i64, to: i64) -> Result<()> {
-    let mut tx = running.db.begin().await?;
+    // Not one of the pool's, whose statements have a time limit.
+    let mut conn = PgConnection::connect(&running.url).await?;
+    let mut tx = conn.begin().await?;
     sqlx::raw_sql("SELECT make_outcomes_partition(now())").execute(&mut *tx).await?;
     sqlx::query(
         "INSERT INTO outcomes (number, pipeline, id, model_version_id, revision, experiment_id, candidate, unit, persona,
@@ -66,8 +69,8 @@ async fn fill(running: &Running, from: i64, to: i64) -> Result<()> {
     .await?;
     sqlx::query("SELECT recompute_experiment($1)").bind(running.experiment).execute(&mut *tx).await?;
     tx.commit().await?;
-    sqlx::raw_sql("VACUUM ANALYZE").execute(&running.db).await?;
-    Ok(())
+    sqlx::raw_sql("VACUUM ANALYZE").execute(&mut conn).await?;
+    Ok(conn.close().await?)
 }
 
 /// The median time from the sums in the database to the verdict.

@@ -22,7 +22,6 @@ pub(crate) const PERSONAS: u32 = 200;
 /// An experiment on the pipeline `hook` whose candidate, version 1.0.0, has a tenth of the traffic (revision 2).
 pub(crate) struct Running {
     pub(crate) db: PgPool,
-    #[allow(dead_code, reason = "one bench has no use for it")]
     pub(crate) url: String,
     pub(crate) experiment: Uuid,
     cluster: Cluster,

@@ -85,15 +85,15 @@ fn read_batch(headers: &HeaderMap, body: &Bytes) -> Result<Vec<Result<Outcome, S
         )
         .detail("Send the body plain or with the header `Content-Encoding: gzip`."));
     }
-    let items: Vec<&RawValue> = match media_type(headers).as_str() {
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => read_lines(body)?,
-        _ => read_array(headers, body)?,
+    let items = match media_type(headers).as_str() {
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => read_lines(body),
+        _ => read_array(headers, body)?.into_iter().map(|item| read_outcome(item.get().as_bytes())).collect(),
     };
     if items.len() > MAX_BATCH {
         let message = format!("has {} outcomes; send at most {MAX_BATCH} at a time", items.len());
         return Err(Problem::invalid([FieldError::body("", message)]));
     }
-    Ok(items.into_iter().map(read_outcome).collect())
+    Ok(items)
 }
 
 fn read_array<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Vec<&'a RawValue>, Problem> {
@@ -104,19 +104,16 @@ fn read_array<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Vec<&'a RawValu
     })
 }
 
-fn read_lines(body: &[u8]) -> Result<Vec<&RawValue>, Problem> {
-    let lines = body.split(|byte| *byte == b'\n').enumerate();
-    let filled = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
-    filled
-        .map(|(number, line)| {
-            serde_json::from_slice(line)
-                .map_err(|error| Problem::malformed(format!("Line {} is not JSON: {error}.", number + 1)))
-        })
+fn read_lines(body: &[u8]) -> Vec<Result<Outcome, String>> {
+    body.split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty())
+        .map(read_outcome)
         .collect()
 }
 
-fn read_outcome(item: &RawValue) -> Result<Outcome, String> {
-    serde_json::from_str(item.get()).map_err(|error| {
+fn read_outcome(item: &[u8]) -> Result<Outcome, String> {
+    serde_json::from_slice(item).map_err(|error| {
         let message = error.to_string();
         format!("is not an outcome: {}", message.split(" at line ").next().unwrap_or_default())
     })

@@ -18,6 +18,7 @@ use super::problem::{FieldError, Problem};
 use super::reply::Reply;
 use super::responses::{NotFound, PreconditionFailed};
 use crate::dataset::{OutcomeQuery, SourceError};
+use crate::outcome_pull;
 use crate::pipelines::cron::Cron;
 use crate::pipelines::{self, Pipeline, PipelineConfig};
 use crate::traffic;
@@ -178,7 +179,8 @@ async fn put_pipeline(
         check_sources(&state, &config).await?;
     }
     let mut tx = state.db.begin().await?;
-    let before = pipelines::lock(&mut tx, &name).await?.map(|before| before.config_version);
+    let former = pipelines::lock(&mut tx, &name).await?;
+    let before = former.as_ref().map(|former| former.config_version);
     if_match.check(before.map(i64::from))?;
     if before.is_some() && headers.get(IF_NONE_MATCH).is_some_and(|value| value == "*") {
         let problem = Problem::new(
@@ -189,6 +191,7 @@ async fn put_pipeline(
         return Err(problem.detail("Leave `If-None-Match` out to change its configuration."));
     }
     let pipeline = pipelines::save(&mut tx, &state.clock, &name, &config, &principal.by()).await?;
+    outcome_pull::changed(&mut tx, former.as_ref().map(|former| &former.config), &pipeline).await?;
     tx.commit().await?;
     let version = i64::from(pipeline.config_version);
     let view = view(&state, pipeline).await?;

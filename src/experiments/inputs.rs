@@ -54,7 +54,10 @@ pub fn default_effect(rules: &Rules) -> f64 {
     if rules.minimum_effect > 0.0 { rules.minimum_effect } else { DEFAULT_EFFECT }
 }
 
-/// The history of `metric`: of the newest experiment with outcomes (both arms of its test as one sample), else of
+/// An experiment with fewer outcomes in an arm tells less than an older one that has them.
+const ENOUGH: i64 = 100;
+
+/// The history of `metric`: of the newest experiment with enough outcomes, else of the newest with any (both arms of its test as one sample), else of
 /// the live version's outcomes.
 pub async fn history(
     conn: &mut PgConnection,
@@ -63,10 +66,14 @@ pub async fn history(
     now: DateTime<Utc>,
 ) -> sqlx::Result<History> {
     let newest = sqlx::query_scalar!(
-        "SELECT id FROM experiments e
-          WHERE pipeline = $1 AND EXISTS (SELECT FROM experiment_sums s WHERE s.experiment_id = e.id)
-          ORDER BY started_at DESC LIMIT 1",
+        "SELECT e.id FROM experiments e
+           JOIN LATERAL (SELECT coalesce(sum(outcomes) FILTER (WHERE candidate), 0) AS candidate,
+                                coalesce(sum(outcomes) FILTER (WHERE NOT candidate), 0) AS baseline
+                           FROM experiment_sums s WHERE s.experiment_id = e.id) n ON n.candidate + n.baseline > 0
+          WHERE e.pipeline = $1
+          ORDER BY least(n.candidate, n.baseline) >= $2::bigint DESC, e.started_at DESC LIMIT 1",
         pipeline,
+        ENOUGH,
     )
     .fetch_optional(&mut *conn)
     .await?;

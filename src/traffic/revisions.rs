@@ -29,7 +29,7 @@ pub struct NewRevision<'a> {
 /// Locks the pipeline until the transaction ends: changes of its traffic and of the places of its runs come
 /// one after the other. Returns `false` for an unknown pipeline.
 pub async fn lock(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<bool> {
-    let found = sqlx::query_scalar!("SELECT true FROM pipelines WHERE name = $1 FOR UPDATE", pipeline)
+    let found = sqlx::query_scalar!("SELECT true FROM pipelines WHERE name = $1 FOR NO KEY UPDATE", pipeline)
         .fetch_optional(conn)
         .await?;
     Ok(found.is_some())

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::outcome::{Values, not_tiny};
 use super::rows::ValueColumns;
-use super::{Recorded, Rejected, Sent, samples};
+use super::{Recorded, Rejected, Sent, elsewhere, samples};
 
 /// An outcome whose values have changed.
 #[derive(Debug)]
@@ -52,12 +52,7 @@ pub(super) async fn replace(
             // The database keeps microseconds.
             && (row.correction.served_at - outcome.served_at).num_microseconds() == Some(0);
         if !same_place {
-            let reason = format!(
-                "outcome {:?} was recorded with another version, unit, persona or served_at, and only what was measured \
-                 can be corrected",
-                outcome.id
-            );
-            recorded.rejected.push(Rejected { index, reason });
+            recorded.rejected.push(Rejected { index, reason: elsewhere(&outcome.id) });
             continue;
         }
         row.correction.after = outcome.values();

@@ -1,7 +1,7 @@
 //! Recording what was observed of served versions, a batch at a time: the raw rows, and in the same transaction the sums and
 //! counts that an analysis reads, so that its cost grows with clusters and not with outcomes.
 //!
-//! Rows are locked in one order (ids, then units, then sums, then counts, each sorted), so that batches that meet wait for
+//! Rows are locked in one order (ids, units, counts of units, sums, each sorted), so that batches that meet wait for
 //! each other and never in a circle.
 
 mod correct;
@@ -30,7 +30,7 @@ pub use judge_state::{
 pub use judged::{MOST_ATTEMPTS, Verdict, Waiting, Work, samples_due, settle, take_samples};
 pub use outcome::{Outcome, OutcomeText};
 pub use partitions::drop_older_than;
-pub use pulls::{PullCounts, PullState, pull_failed, pull_state, pulled};
+pub use pulls::{PullCounts, PullState, pull_anew, pull_failed, pull_state, pulled};
 pub use recompute::{Recomputed, recompute};
 pub use samples::{expire_samples, sampled};
 
@@ -93,6 +93,24 @@ struct Sent {
     place: Place,
 }
 
+impl Sent {
+    /// Whether it tells of another observation than one with the same id.
+    fn is_elsewhere_than(&self, first: &Self) -> bool {
+        self.place.version != first.place.version
+            || self.outcome.unit != first.outcome.unit
+            || self.outcome.persona != first.outcome.persona
+            || self.outcome.served_at != first.outcome.served_at
+    }
+}
+
+/// Why a known id with another place is refused.
+fn elsewhere(id: &str) -> String {
+    format!(
+        "outcome {id:?} was recorded with another version, unit, persona or served_at, and only what was measured can be \
+         corrected"
+    )
+}
+
 /// Records the valid outcomes of a batch; those that are not are told with their index. An item is what could be read as an
 /// outcome, or why it could not.
 pub async fn record(
@@ -121,8 +139,12 @@ pub async fn record(
                 entry.insert(item);
             }
             btree_map::Entry::Occupied(mut entry) => {
-                recorded.duplicates += 1;
-                if how.repeats == Repeats::Replace {
+                if how.repeats == Repeats::Keep {
+                    recorded.duplicates += 1;
+                } else if item.is_elsewhere_than(entry.get()) {
+                    recorded.rejected.push(Rejected { index, reason: elsewhere(&item.outcome.id) });
+                } else {
+                    recorded.duplicates += 1;
                     entry.insert(item);
                 }
             }

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use crate::models::Version;
 
-/// How far ahead of the service's clock an outcome's time may be.
-const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
+/// How far an outcome's time may be ahead of the service's clock, or behind the beginning of its revision.
+pub(super) const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 /// Costs (dollars) and latencies (milliseconds) above this are mistakes; their squares would not fit a sum.
 const MOST: f64 = 1e12;
 /// Below this a number is zero for every purpose, and its square would underflow.

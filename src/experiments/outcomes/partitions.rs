@@ -44,11 +44,6 @@ pub async fn drop_older_than(db: &PgPool, retention: TimeDelta) -> sqlx::Result<
     if partitions.is_empty() {
         return Ok(0);
     }
-    sqlx::query!("SET LOCAL lock_timeout = '2s'").execute(&mut *tx).await?;
-    for partition in &partitions {
-        // Safe: a name from the catalogue, quoted by the database.
-        sqlx::query(AssertSqlSafe(format!("DROP TABLE {partition}"))).execute(&mut *tx).await?;
-    }
     sqlx::query!("DELETE FROM outcome_keys WHERE served_at < $1", oldest).execute(&mut *tx).await?;
     sqlx::query!(
         "DELETE FROM experiment_units u USING experiments e WHERE e.id = u.experiment_id AND e.ended_at < $1",
@@ -63,6 +58,12 @@ pub async fn drop_older_than(db: &PgPool, retention: TimeDelta) -> sqlx::Result<
     )
     .execute(&mut *tx)
     .await?;
+    // Last, because recording waits from here to the commit.
+    sqlx::query!("SET LOCAL lock_timeout = '2s'").execute(&mut *tx).await?;
+    for partition in &partitions {
+        // Safe: a name from the catalogue, quoted by the database.
+        sqlx::query(AssertSqlSafe(format!("DROP TABLE {partition}"))).execute(&mut *tx).await?;
+    }
     tx.commit().await?;
     Ok(partitions.len() as u64)
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::outcome::CLOCK_SKEW;
 use super::{Outcome, Sent};
 use crate::experiments::statistics::Arm;
 use crate::models::Version;
@@ -93,10 +94,19 @@ impl Known {
             .get(&outcome.pipeline)
             .ok_or_else(|| format!("there is no pipeline {:?}", outcome.pipeline))?;
         let version = match (outcome.version, &outcome.model_id) {
-            (Some(wanted), _) => versions
-                .iter()
-                .find(|known| known.version == wanted)
-                .ok_or_else(|| format!("pipeline {} has no version {wanted}", outcome.pipeline))?,
+            (Some(wanted), model) => {
+                let known = versions
+                    .iter()
+                    .find(|known| known.version == wanted)
+                    .ok_or_else(|| format!("pipeline {} has no version {wanted}", outcome.pipeline))?;
+                if model.as_ref().is_some_and(|model| *model != known.provider_model_id) {
+                    return Err(format!(
+                        "version {wanted} is the model {:?}: give the one that served, or only one of the two",
+                        known.provider_model_id
+                    ));
+                }
+                known
+            }
             (None, Some(model)) => {
                 versions.iter().find(|known| known.provider_model_id == *model).ok_or_else(|| {
                     format!("no version of pipeline {} is the model {model:?}", outcome.pipeline)
@@ -114,6 +124,9 @@ impl Known {
                 .find(|known| known.from <= outcome.served_at)
                 .ok_or("served_at is before the pipeline had any traffic")?,
         };
+        if outcome.served_at < revision.from - CLOCK_SKEW {
+            return Err(format!("served_at is before revision {} came into force", revision.number));
+        }
         // A version that the revision did not send traffic to was not assigned by it: kept, not analysed.
         let assigned = revision.experiment.filter(|_| revision.versions.contains(&version.id));
         let arm = assigned.and_then(|(experiment, candidate, baseline)| match version.id {

@@ -130,3 +130,11 @@ pub async fn pull_failed(conn: &mut PgConnection, pipeline: &str, error: &str) -
     .await?;
     Ok(())
 }
+
+/// Forgets how far a pipeline's outcomes were read.
+pub async fn pull_anew(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE outcome_pulls SET watermark = NULL, error = NULL WHERE pipeline = $1", pipeline)
+        .execute(conn)
+        .await?;
+    Ok(())
+}

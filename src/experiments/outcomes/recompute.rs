@@ -14,17 +14,19 @@ pub enum Recomputed {
     TooOld,
 }
 
-/// Brings the sums and units of one experiment to what its outcomes say. Recording waits meanwhile.
+/// Brings the sums and units of one experiment to what its outcomes say. Recording waits meanwhile; the tables are locked in
+/// the order in which recording writes them.
 pub async fn recompute(db: &PgPool, experiment: Uuid) -> sqlx::Result<Recomputed> {
     let mut tx = db.begin().await?;
     sqlx::query!(
-        "LOCK TABLE experiment_sums, experiment_units, experiment_unit_counts IN SHARE ROW EXCLUSIVE MODE"
+        "LOCK TABLE experiment_units, experiment_unit_counts, experiment_sums IN SHARE ROW EXCLUSIVE MODE"
     )
     .execute(&mut *tx)
     .await?;
     let complete = sqlx::query_scalar!(
+        // Five minutes: how far behind the beginning of its revision an outcome's time may be.
         r#"SELECT NOT EXISTS (SELECT 1 FROM experiments e, outcomes_kept_from k
-                               WHERE e.id = $1 AND e.started_at < k.at) AS "complete!""#,
+                               WHERE e.id = $1 AND e.started_at - interval '5 minutes' < k.at) AS "complete!""#,
         experiment,
     )
     .fetch_one(&mut *tx)
