@@ -134,7 +134,7 @@ async fn assign_unit(
     Query(query): Query<AssignmentQuery>,
 ) -> Result<Response, Problem> {
     check(&query.unit).map_err(|fault| Problem::invalid([FieldError::new(Place::Query, "unit", fault)]))?;
-    let reading = memory.read().await?;
+    let reading = memory.read_for(&pipeline).await?;
     let traffic = traffic(&reading, &pipeline)?;
     let assignment = Assignment {
         pipeline: &pipeline,
@@ -175,7 +175,7 @@ async fn assign_units(
     if !faults.is_empty() {
         return Err(Problem::invalid(faults));
     }
-    let reading = memory.read().await?;
+    let reading = memory.read_for(&pipeline).await?;
     let traffic = traffic(&reading, &pipeline)?;
     let assignments = units.iter().map(|unit| assign(traffic, unit)).collect::<Result<_, _>>()?;
     let assigned =

@@ -193,9 +193,34 @@ impl Memory {
                 contents = self.0.current.load();
             }
         }
+        Ok(self.reading(contents))
+    }
+
+    /// What was read last, and read again where it does not know the pipeline: one that was created a moment ago is served at
+    /// once.
+    pub(super) async fn read_for(&self, pipeline: &str) -> Result<Reading, Problem> {
+        let reading = self.read().await?;
+        let known = reading.traffic().is_some_and(|traffic| traffic.pipeline(pipeline).is_some());
+        if known || reading.stale {
+            return Ok(reading);
+        }
+        // On the heap, because every request would carry the place that this takes.
+        Box::pin(self.read_since(Instant::now())).await
+    }
+
+    /// What was read after `asked`. Of any number of callers at once few read.
+    async fn read_since(&self, asked: Instant) -> Result<Reading, Problem> {
+        let _one = self.0.refreshing.lock().await;
+        if self.0.current.load().as_ref().is_none_or(|contents| contents.as_of < asked) {
+            self.refresh_alone().await?;
+        }
+        Ok(self.reading(self.0.current.load()))
+    }
+
+    fn reading(&self, contents: Guard<Option<Arc<Contents>>>) -> Reading {
         let limit = self.0.poll_interval * STALE_AFTER;
         let stale = contents.as_ref().is_none_or(|contents| contents.as_of.elapsed() > limit);
-        Ok(Reading { contents, stale })
+        Reading { contents, stale }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::harness::service::TestService;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
@@ -187,6 +188,18 @@ async fn a_revoked_key_is_refused_within_a_second_and_a_new_one_let_in_at_once()
     }
     let unknown = service.send_as("tl_nothing", "POST", path, units).await;
     unknown.expect(StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_pipeline_is_served_as_soon_as_it_is_there() {
+    let service = TestService::start().await;
+    for number in 0..20 {
+        let name = format!("p{number}");
+        service.pipeline(&name, |_| {}).await;
+        let assigned = service.read(&format!("/v1/pipelines/{name}/assignment?unit=u")).await;
+        assert_eq!(assigned["version"], "0.0.0");
+    }
+    service.end().await;
 }
 
 #[tokio::test]
