@@ -241,3 +241,33 @@ async fn a_renewed_lease_lasts_longer_here_and_in_the_table() {
     worker.stop().await;
     assert_eq!(runs.load(Ordering::SeqCst), 1, "{:?}", notes(db, "long").await);
 }
+
+/// A renewal has to wait for the row that the work holds; the work must go on meanwhile, or both wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_holds_the_jobs_row_goes_on_while_the_lease_is_renewed() {
+    let database = fresh_database().await;
+    let db = database.pool.clone();
+    let attempts = Arc::new(AtomicU32::new(0));
+    let (held, counted) = (db.clone(), attempts.clone());
+    let script = Script::new(move |lease| {
+        let (db, attempts) = (held.clone(), counted.clone());
+        async move {
+            attempts.fetch_add(1, Ordering::Relaxed);
+            let work = async {
+                let mut tx = db.begin().await?;
+                lease.fence(&mut tx).await?;
+                // Longer than a quarter of the lease, when it is renewed.
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                tx.commit().await?;
+                Ok::<_, JobError>(Done::Finished)
+            };
+            lease.keep(&db, work).await?
+        }
+        .boxed()
+    });
+    enqueue(&db, "held").await;
+    let running = Running::start(&db, WorkerSettings { lease: Duration::from_secs(6), ..settings() }, script);
+    until_state(&db, "held", "done").await;
+    assert_eq!(attempts.load(Ordering::Relaxed), 1);
+    running.stop().await;
+}
