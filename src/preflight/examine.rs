@@ -51,7 +51,10 @@ pub async fn examine(
     prices: &PriceTable,
     now: DateTime<Utc>,
 ) -> Result<PreflightReport, DatasetError> {
-    let tokens = Tokens::of(plan.base_model);
+    // The first in a process takes its vocabulary apart, which is work for a thread that may be held up: whoever awaits this has
+    // a lease to renew meanwhile.
+    let model = plan.base_model.to_owned();
+    let tokens = tokio::task::spawn_blocking(move || Tokens::of(&model)).await?;
     let data = DataRules::of(plan.provider);
     let limit = data.and_then(|data| data.example_limit(plan.base_model)).map(u64::from);
     let rules = |part| Rules { data, method: plan.method, tokens, limit, part };

@@ -19,17 +19,17 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// The tokeniser of a model; a fine-tuned one has that of its base. Models that nobody here knows get the newest.
+    /// The tokeniser of a model, which takes a moment the first time; a fine-tuned one has that of its base. Models that nobody here knows get the newest.
     pub(super) fn of(model: &str) -> Self {
         let base = model.strip_prefix("ft:").unwrap_or(model);
         let begins = |families: &[&str]| families.iter().any(|family| base.starts_with(family));
-        let newest = Self { tokeniser: bpe_openai::o200k_base(), name: "o200k_base", known: true };
+        let newest = |known| Self { tokeniser: bpe_openai::o200k_base(), name: "o200k_base", known };
         if begins(&["gpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "o1", "o3", "o4"]) {
-            newest
+            newest(true)
         } else if begins(&["gpt-4", "gpt-3.5", "gpt-35"]) {
             Self { tokeniser: bpe_openai::cl100k_base(), name: "cl100k_base", known: true }
         } else {
-            Self { known: false, ..newest }
+            newest(false)
         }
     }
 }
