@@ -19,3 +19,4 @@ pub use store::{
     Experiment, ExperimentStatus, StoredDecision, by_id, decision_of, end, extend, freeze_planned_errors,
     insert, record_decision, spend_look,
 };
+pub use sums::hold_still;

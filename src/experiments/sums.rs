@@ -6,6 +6,14 @@ use super::decision::Metric;
 use super::statistics::{Arm, Cell, PerArm, Sampling, Units};
 use super::{Experiment, Phase};
 
+/// Keeps recording from committing until the transaction ends, so that all that is read of an experiment is of one moment. A
+/// batch takes the sums last: none that has begun to write them is cut in two, and none waits for this transaction while
+/// it holds what is read here.
+pub async fn hold_still(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("LOCK TABLE experiment_sums IN SHARE MODE").execute(conn).await?;
+    Ok(())
+}
+
 /// The sums of one metric: one cell per epoch and arm where outcomes are independent, else one per cluster as well.
 pub(super) async fn cells(
     conn: &mut PgConnection,

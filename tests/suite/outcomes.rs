@@ -279,3 +279,22 @@ async fn months_that_are_too_old_are_dropped_and_their_experiments_left_alone() 
     assert_eq!(recompute(&service.db, experiment).await.unwrap(), Recomputed::TooOld);
     service.end().await;
 }
+
+#[tokio::test]
+async fn while_an_experiment_is_looked_at_no_batch_is_cut_in_two() {
+    let service = service().await;
+    service.posts(12, 0.08).await;
+    let run = service.trigger("hook").await;
+    service.wait_for_test(&run).await;
+    let mut batch = outcome(&service, "a");
+    batch["revision"] = json!(2);
+
+    let mut look = service.db.begin().await.unwrap();
+    tuneloop::experiments::hold_still(&mut look).await.unwrap();
+    let mut recording = Box::pin(service.post(PATH, json!([batch])));
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(500), &mut recording).await;
+    assert!(waited.is_err(), "it was recorded in the middle of a look");
+    look.commit().await.unwrap();
+    assert_eq!(recording.await.expect(200)["accepted"], 1);
+    service.end().await;
+}

@@ -31,6 +31,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
 
 async fn decide(context: &StepContext<'_>, experiment: &Experiment) -> Result<Transition, JobError> {
     let mut tx = context.begin_with_pipeline().await?;
+    experiments::hold_still(&mut tx).await?;
     let evidence = experiments::evidence(&mut tx, experiment, context.now).await?;
     let record = Record::decide(experiment.rules.clone(), evidence);
     let decision = record.decision.clone();

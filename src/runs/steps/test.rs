@@ -125,6 +125,7 @@ pub(super) async fn evaluate(
     context: &StepContext<'_>,
     experiment: &Experiment,
 ) -> Result<Decision, JobError> {
+    experiments::hold_still(conn).await?;
     let evidence = experiments::evidence(conn, experiment, context.now).await?;
     let decision = decide(&evidence, &experiment.rules);
     let planned = &decision.planned_standard_errors;

@@ -28,6 +28,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         let reason = "another version went live since the promotion; there is nothing left to watch";
         return Ok(Transition::finish(tx, RunStatus::Cancelled, "overtaken", reason));
     }
+    experiments::hold_still(&mut tx).await?;
     let look = if context.config.watch.hold_back_weight > 0 {
         experiments::harm_look(&mut tx, &experiment).await?
     } else {
