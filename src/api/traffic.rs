@@ -54,6 +54,11 @@ pub(super) struct TrafficView {
     /// The experiment that this traffic belongs to, through its watch.
     #[serde(skip_serializing_if = "Option::is_none")]
     experiment_id: Option<Uuid>,
+    /// The decision that it carries out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_id: Option<Uuid>,
+    /// Whether somebody overrode a safety check that had failed.
+    forced: bool,
     /// Why it was written.
     kind: RevisionKind,
     /// The same in one sentence.
@@ -96,6 +101,8 @@ impl From<Revision> for TrafficView {
             revision: revision.revision,
             salt: revision.salt,
             experiment_id: revision.experiment_id,
+            decision_id: revision.decision_id,
+            forced: revision.forced,
             kind: revision.kind,
             reason: revision.reason,
             actor: revision.actor,

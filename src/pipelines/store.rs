@@ -108,6 +108,8 @@ async fn create(
         live: version.id,
         salt: name,
         experiment_id: None,
+        decision_id: None,
+        forced: false,
         kind: RevisionKind::Created,
         reason: "the pipeline was created",
         shares: &[(version.id, WHOLE)],

@@ -39,6 +39,8 @@ pub async fn start_test(
         live: arms.baseline,
         salt: &arms.experiment_id.to_string(),
         experiment_id: Some(arms.experiment_id),
+        decision_id: None,
+        forced: false,
         kind: RevisionKind::TestStarted,
         reason: &reason,
         shares: &[(arms.candidate, weight), (arms.baseline, WHOLE - weight)],
@@ -60,6 +62,8 @@ pub async fn ramp(
         live: arms.baseline,
         salt: &arms.experiment_id.to_string(),
         experiment_id: Some(arms.experiment_id),
+        decision_id: None,
+        forced: false,
         kind: RevisionKind::Ramp,
         reason,
         shares: &[(arms.candidate, weight), (arms.baseline, WHOLE - weight)],
@@ -81,6 +85,8 @@ pub async fn end_test(
         live: arms.baseline,
         salt: pipeline,
         experiment_id: None,
+        decision_id: decision_of(conn, Some(arms.experiment_id)).await?,
+        forced: false,
         kind: RevisionKind::TestEnded,
         reason,
         shares: &[(arms.baseline, WHOLE)],
@@ -118,6 +124,8 @@ pub async fn promote(
         live: version.id,
         salt: &salt,
         experiment_id,
+        decision_id: decision_of(conn, experiment_id).await?,
+        forced: false,
         kind: RevisionKind::Promotion,
         reason,
         shares: if hold_back > 0 { &both } else { &both[..1] },
@@ -138,6 +146,8 @@ pub async fn end_watch(
         live: revision.live_version_id,
         salt: pipeline,
         experiment_id: None,
+        decision_id: None,
+        forced: false,
         kind: RevisionKind::WatchEnded,
         reason,
         shares: &[(revision.live_version_id, WHOLE)],
@@ -169,6 +179,8 @@ pub async fn rollback(
         live: target.id,
         salt: pipeline,
         experiment_id: None,
+        decision_id: None,
+        forced: false,
         kind: RevisionKind::Rollback,
         reason,
         shares: &[(target.id, WHOLE)],
@@ -214,6 +226,8 @@ pub async fn set_split(
         live: in_force.live_version_id,
         salt: &in_force.salt,
         experiment_id: in_force.experiment_id,
+        decision_id: None,
+        forced: false,
         kind: RevisionKind::Split,
         reason,
         shares: &shares,
@@ -240,6 +254,13 @@ fn in_order(arms: Option<(Uuid, Uuid)>, mut versions: Vec<(ModelVersion, i32)>) 
     };
     versions.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)).then(b.version.cmp(&a.version)));
     versions.into_iter().map(|(version, weight)| (version.id, weight)).collect()
+}
+
+/// The decision of an experiment, if it was taken.
+async fn decision_of(conn: &mut PgConnection, experiment: Option<Uuid>) -> sqlx::Result<Option<Uuid>> {
+    sqlx::query_scalar!("SELECT id FROM decisions WHERE experiment_id = $1", experiment)
+        .fetch_optional(conn)
+        .await
 }
 
 async fn live(conn: &mut PgConnection, pipeline: &str) -> Result<Revision, TrafficError> {

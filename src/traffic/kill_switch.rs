@@ -33,6 +33,8 @@ pub async fn set_kill_switch(
         live: in_force.live_version_id,
         salt: &in_force.salt,
         experiment_id: in_force.experiment_id,
+        decision_id: None,
+        forced: false,
         kind,
         reason,
         shares: &shares,

@@ -80,6 +80,10 @@ pub struct Revision {
     pub salt: String,
     /// The experiment that this traffic belongs to, through its watch.
     pub experiment_id: Option<Uuid>,
+    /// The decision that it carries out.
+    pub decision_id: Option<Uuid>,
+    /// Whether somebody overrode a safety check that had failed.
+    pub forced: bool,
     /// Why it was written.
     pub kind: RevisionKind,
     /// The same in one sentence.

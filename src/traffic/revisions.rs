@@ -18,6 +18,10 @@ pub struct NewRevision<'a> {
     pub salt: &'a str,
     /// The experiment that this traffic belongs to.
     pub experiment_id: Option<Uuid>,
+    /// The decision that it carries out.
+    pub decision_id: Option<Uuid>,
+    /// Whether somebody overrode a safety check that had failed.
+    pub forced: bool,
     /// Why it is written.
     pub kind: RevisionKind,
     /// The same in one sentence.
@@ -60,8 +64,9 @@ pub async fn append(
     .await?;
     sqlx::query!(
         "INSERT INTO traffic_revisions
-                (pipeline, revision, live_version_id, salt, experiment_id, kind, reason, actor, kill_switch)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                (pipeline, revision, live_version_id, salt, experiment_id, kind, reason, actor, kill_switch,
+                 decision_id, forced)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         pipeline,
         revision,
         new.live,
@@ -71,6 +76,8 @@ pub async fn append(
         new.reason,
         by.actor.to_string(),
         kill_switch,
+        new.decision_id,
+        new.forced,
     )
     .execute(&mut *conn)
     .await?;
@@ -190,7 +197,7 @@ async fn select(
 ) -> sqlx::Result<Vec<Revision>> {
     let rows = sqlx::query!(
         r#"SELECT revision, live_version_id, salt, experiment_id, kind AS "kind: RevisionKind", reason, actor,
-                  created_at, kill_switch
+                  created_at, kill_switch, decision_id, forced
              FROM traffic_revisions
             WHERE pipeline = $1 AND ($2::timestamptz IS NULL OR created_at <= $2)
               AND ($3::bigint IS NULL OR revision < $3)
@@ -217,6 +224,8 @@ async fn select(
             live_version_id: row.live_version_id,
             salt: row.salt,
             experiment_id: row.experiment_id,
+            decision_id: row.decision_id,
+            forced: row.forced,
             kind: row.kind,
             reason: row.reason,
             actor: row.actor,
