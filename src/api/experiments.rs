@@ -62,7 +62,7 @@ struct ExperimentView {
     /// epoch.
     epochs: Vec<Epoch>,
     /// The power reached and the days left, for the minimum effect or 5 % where that is 0: while the test runs by what is
-    /// known now, later by what was known at the decision. Absent where no outcomes tell it.
+    /// known now, later the power by what was known at the decision. Absent where no outcomes tell it.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<ProgressView>,
     /// The decision as it was taken.
@@ -109,7 +109,11 @@ async fn get_experiment(
     let standing = |evidence: &Evidence| {
         let at = experiment.ended_at.unwrap_or(now);
         let found = experiments::standing(evidence, &experiment.rules, &epochs, at);
-        found.map(|(input, progress)| ProgressView { input, progress })
+        let running = experiment.status == ExperimentStatus::Running;
+        found.map(|(input, progress)| {
+            let days_left = progress.days_left.filter(|_| running);
+            ProgressView { input, progress: Progress { days_left, ..progress } }
+        })
     };
     let (so_far, progress) = match (experiment.status, &stored) {
         (ExperimentStatus::Running, _) => {

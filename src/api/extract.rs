@@ -85,7 +85,7 @@ pub(super) async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Re
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large")
                 .detail("The body is larger than this endpoint takes; send it in smaller parts.")
         } else {
-            Problem::malformed("The body ended before it was complete.")
+            Problem::malformed("The body could not be read to its end: it was cut off, or it is not packed as Content-Encoding says.")
         }
     })
 }

@@ -113,10 +113,21 @@ fn read_lines(body: &[u8]) -> Vec<Result<Outcome, String>> {
 }
 
 fn read_outcome(item: &[u8]) -> Result<Outcome, String> {
-    serde_json::from_slice(item).map_err(|error| {
-        let message = error.to_string();
-        format!("is not an outcome: {}", message.split(" at line ").next().unwrap_or_default())
-    })
+    serde_json::from_slice(item).map_err(|error| not_an_outcome(item, &error))
+}
+
+/// What is wrong with an item, with the field at fault. It is read a second time for that, because keeping the path costs every
+/// good item time.
+fn not_an_outcome(item: &[u8], error: &serde_json::Error) -> String {
+    let read =
+        serde_path_to_error::deserialize::<_, Outcome>(&mut serde_json::Deserializer::from_slice(item));
+    let path = read.err().map(|error| error.path().to_string()).filter(|path| path != ".");
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    match path {
+        Some(path) => format!("is not an outcome: {path}: {message}"),
+        None => format!("is not an outcome: {message}"),
+    }
 }
 
 /// Show how far outcomes were read from the application's own database

@@ -120,7 +120,7 @@ async fn plan_pipeline(
     } else {
         let mut conn = state.db.acquire().await?;
         let now = sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(&mut *conn).await?;
-        Some(experiments::history(&mut conn, &name, metric, now).await?)
+        Some(experiments::history(&mut conn, &name, metric, None, now).await?)
     };
     let input = request.input(&settings, history.as_ref())?;
     let plan = plan(&input);

@@ -40,6 +40,8 @@ pub struct History {
     pub source: HistorySource,
     /// The experiment.
     pub experiment_id: Option<Uuid>,
+    /// The outcomes that have the metric.
+    pub outcomes: u64,
     /// How much the metric varies; `None` where there are too few outcomes that have it.
     pub variability: Option<Variability>,
     /// Whether outcomes depend on each other.
@@ -58,11 +60,12 @@ pub fn default_effect(rules: &Rules) -> f64 {
 const ENOUGH: i64 = 100;
 
 /// The history of `metric`: of the newest experiment with enough outcomes, else of the newest with any (both arms of its test as one sample), else of
-/// the live version's outcomes.
+/// the live version's outcomes. With `since`, experiments that began before are left out.
 pub async fn history(
     conn: &mut PgConnection,
     pipeline: &str,
     metric: Metric,
+    since: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> sqlx::Result<History> {
     let newest = sqlx::query_scalar!(
@@ -70,10 +73,11 @@ pub async fn history(
            JOIN LATERAL (SELECT coalesce(sum(outcomes) FILTER (WHERE candidate), 0) AS candidate,
                                 coalesce(sum(outcomes) FILTER (WHERE NOT candidate), 0) AS baseline
                            FROM experiment_sums s WHERE s.experiment_id = e.id) n ON n.candidate + n.baseline > 0
-          WHERE e.pipeline = $1
+          WHERE e.pipeline = $1 AND ($3::timestamptz IS NULL OR e.started_at >= $3)
           ORDER BY least(n.candidate, n.baseline) >= $2::bigint DESC, e.started_at DESC LIMIT 1",
         pipeline,
         ENOUGH,
+        since,
     )
     .fetch_optional(&mut *conn)
     .await?;
@@ -85,6 +89,7 @@ pub async fn history(
     Ok(History {
         source: HistorySource::Experiment,
         experiment_id: Some(id),
+        outcomes: cells.iter().map(|cell| cell.n).sum(),
         variability: Variability::of(&cells),
         sampling,
         outcomes_per_day: outcomes_per_day(&epochs, now).map(|all| all * share_with_metric(&cells, &epochs)),
@@ -162,6 +167,7 @@ async fn of_outcomes(
     Ok(History {
         source: HistorySource::Outcomes,
         experiment_id: None,
+        outcomes: cells.iter().map(|cell| cell.n).sum(),
         variability: Variability::of(&cells),
         sampling: if seen.clustered { Sampling::Clustered } else { Sampling::Independent },
         outcomes_per_day: (days > 0.0 && recent > 0).then(|| recent as f64 / days),

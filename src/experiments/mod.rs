@@ -7,6 +7,7 @@ mod inputs;
 mod looks;
 mod observations;
 pub mod outcomes;
+mod planned;
 pub mod statistics;
 mod store;
 mod sums;
@@ -15,6 +16,7 @@ pub use epochs::{Epoch, epochs, outcomes_per_day};
 pub use inputs::{DEFAULT_EFFECT, DEFAULT_POWER, History, HistorySource, default_effect, history, standing};
 pub use looks::{Look, MetricLook, looks, record_look};
 pub use observations::{Phase, evidence, harm_look, harm_look_before_after};
+pub use planned::{Planned, planned_errors};
 pub use store::{
     Experiment, ExperimentStatus, StoredDecision, by_id, decision_of, end, extend, freeze_planned_errors,
     insert, record_decision, spend_look,

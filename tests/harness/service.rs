@@ -200,6 +200,13 @@ impl TestService {
                 .await
                 .expect("moves the horizon");
         assert_eq!(moved.rows_affected(), 1);
+        tx.commit().await.expect("commits");
+        self.wake(run).await;
+    }
+
+    /// Has the run look at its test now.
+    pub(crate) async fn wake(&self, run: &str) {
+        let mut tx = self.db.begin().await.expect("begins");
         jobs::wake(&mut tx, tuneloop::runs::JOB_KIND, run).await.expect("wakes the run");
         tx.commit().await.expect("commits");
     }

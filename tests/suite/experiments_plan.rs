@@ -146,3 +146,46 @@ async fn the_newest_experiment_tells_without_its_raw_outcomes() {
     service.wait_until(&run, "cancelled").await;
     service.end().await;
 }
+
+#[tokio::test]
+async fn the_looks_of_a_test_are_planned_from_the_last_28_days() {
+    let service = service(|config| {
+        config["experiment"]["interval_seconds"] = json!(3600.0);
+        config["experiment"]["horizon_seconds"] = json!(4.0 * 86_400.0);
+    })
+    .await;
+    let assigned = service.assignment("hook", "u-0").await;
+    let outcome = |number: u32, assigned: &Value| {
+        let unit = format!("u-{number}");
+        let rate = if number.is_multiple_of(2) { 0.04 } else { 0.06 };
+        let mut outcome = service.outcome("hook", &unit, &unit, assigned, rate);
+        outcome.as_object_mut().unwrap().remove("persona");
+        outcome
+    };
+    service.record((0..200).map(|number| outcome(number, &assigned)).collect()).await;
+    let moved = "UPDATE outcomes SET served_at = now() - interval '84 hours'";
+    sqlx::query("SELECT make_outcomes_partition(now() - interval '84 hours')")
+        .execute(&service.db)
+        .await
+        .unwrap();
+    sqlx::query(moved).execute(&service.db).await.unwrap();
+
+    service.posts(12, 0.08).await;
+    let run = service.trigger("hook").await;
+    let id = service.wait_for_test(&run).await["experiment_id"].as_str().unwrap().to_owned();
+    let mut served = Vec::new();
+    for number in 200..220 {
+        served.push(outcome(number, &service.assignment("hook", &format!("u-{number}")).await));
+    }
+    service.record(served).await;
+    // Too few to be judged: what is planned is from before. 200 outcomes in 3.5 days make 114.3 an arm in four.
+    let said =
+        service.post(&format!("/v1/experiments/{id}/decide?dry_run=true"), Value::Null).await.expect(200);
+    let look = &said["harm"][0];
+    assert_eq!(look["enough"], false, "{said:#}");
+    let variance = 200.0 * 0.0001 / 199.0;
+    close(&look["planned_standard_error"], (variance * 2.0 / (200.0 / 3.5 * 2.0_f64)).sqrt(), 1e-4);
+    service.post(&format!("/v1/runs/{run}/cancel"), Value::Null).await.expect(202);
+    service.wait_until(&run, "cancelled").await;
+    service.end().await;
+}

@@ -26,6 +26,7 @@ mod pulled;
 mod ramp;
 mod real_posts;
 mod rollback;
+mod rules;
 mod schedule;
 mod schema;
 mod traffic;

@@ -89,7 +89,7 @@ async fn what_is_not_valid_is_told_with_its_index_and_reason_and_the_rest_is_rec
         (8, "give the version or the model_id"),
         (10, "served_at is more than 400 days ago"),
         (11, "served_at is before the pipeline had any traffic"),
-        (12, "is not an outcome: invalid type: string \"a lot\", expected f64"),
+        (12, "is not an outcome: cost: invalid type: string \"a lot\", expected f64"),
         (13, "is not an outcome: invalid type: integer `13`"),
         (14, "version 0.0.0 is the model \"gpt-4o\": give the one that served"),
     ];

@@ -138,9 +138,17 @@ pub fn power(effect: f64, standard_error: f64, degrees_of_freedom: f64, alpha: f
 /// The power that `input` has after so many outcomes of the candidate.
 #[must_use]
 pub fn power_after(input: &PlanInput, candidate_outcomes: f64) -> Option<f64> {
+    let design = Design::of(input)?;
+    let error = standard_error_after(input, candidate_outcomes)?;
+    power(design.effect, error, design.freedom(candidate_outcomes), input.alpha)
+}
+
+/// The standard error of the difference that `input` has after so many outcomes of the candidate.
+#[must_use]
+pub fn standard_error_after(input: &PlanInput, candidate_outcomes: f64) -> Option<f64> {
     let design = Design::of(input).filter(|_| candidate_outcomes > 0.0)?;
     let error = (design.variance / candidate_outcomes + design.floor).sqrt();
-    power(design.effect, error, design.freedom(candidate_outcomes), input.alpha)
+    Some(error).filter(|error| error.is_finite() && *error > 0.0)
 }
 
 /// Where a running test stands.

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::checks::Checks;
 use crate::experiments::decision::Rules;
+use crate::traffic::WHOLE;
 
 const DAY: f64 = 86_400.0;
 /// Each step is one more epoch of the analysis.
@@ -48,6 +49,16 @@ impl ExperimentSettings {
     #[must_use]
     pub fn first_weight(&self) -> i32 {
         self.ramp.as_ref().and_then(|ramp| ramp.weights.first().copied()).unwrap_or(self.candidate_weight)
+    }
+
+    /// The candidate's mean share over the test as it is planned, between 0 and 1.
+    #[must_use]
+    pub fn mean_share(&self) -> f64 {
+        let steps = self.ramp.as_ref().map_or(&[][..], |ramp| &ramp.weights);
+        let step = self.ramp.as_ref().map_or(0.0, |ramp| ramp.step_seconds / self.horizon_seconds);
+        let (&last, earlier) = steps.split_last().unwrap_or((&self.candidate_weight, &[]));
+        let risen = earlier.iter().map(|&weight| f64::from(weight) * step).sum::<f64>();
+        (risen + f64::from(last) * (1.0 - earlier.len() as f64 * step)) / f64::from(WHOLE)
     }
 
     pub(super) fn check(&self, checks: &mut Checks<'_>) {
@@ -140,6 +151,15 @@ mod tests {
         settings.check(&mut Checks { section: "", faults: &mut faults });
         faults.remove("/rules/minimum_hours");
         faults.into_keys().collect()
+    }
+
+    #[test]
+    fn the_mean_share_is_that_over_the_whole_test() {
+        let plain = ExperimentSettings { candidate_weight: 2_000, ..ExperimentSettings::default() };
+        assert!((plain.mean_share() - 0.2).abs() < 1e-12);
+        let ramp = Some(RampSettings { weights: vec![1_000, 2_500, 5_000], step_seconds: 20.0 });
+        let ramped = ExperimentSettings { ramp, horizon_seconds: 100.0, ..plain };
+        assert!((ramped.mean_share() - (0.1 * 0.2 + 0.25 * 0.2 + 0.5 * 0.6)).abs() < 1e-12);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Test: the candidate meets the live version on real traffic, until the horizon or until it does harm.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -9,8 +11,8 @@ use super::super::{Place, RunStatus, Step, places};
 use super::ramp::{self, Ramp};
 use super::{broken, seconds, until};
 use crate::audit::By;
-use crate::experiments::decision::{Decision, HarmReport, Verdict, decide};
-use crate::experiments::{self, Experiment, Phase};
+use crate::experiments::decision::{Decision, HarmReport, Metric, Verdict, decide};
+use crate::experiments::{self, Experiment, Phase, Planned};
 use crate::halt;
 use crate::jobs::JobError;
 use crate::models::{self, VersionStatus};
@@ -32,6 +34,8 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let settings = &context.config.experiment;
     let candidate = run.model_version_id.ok_or_else(|| broken("its model version"))?;
 
+    // Outside of the pipeline's lock: it may read many outcomes.
+    let planned = planned_errors(context).await?;
     let mut tx = context.begin_with_pipeline().await?;
     let live = traffic::current(&mut tx, &run.pipeline).await?.ok_or_else(|| broken("its pipeline"))?;
     if live.kill_switch {
@@ -63,6 +67,7 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
         settings.horizon_seconds,
     )
     .await?;
+    experiments::freeze_planned_errors(&mut tx, arms.experiment_id, Phase::Test, &planned).await?;
     sqlx::query!("UPDATE runs SET experiment_id = $2 WHERE id = $1", run.id, arms.experiment_id)
         .execute(&mut *tx)
         .await?;
@@ -77,6 +82,18 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
     );
     Ok(Transition::wait(tx, seconds(wait), "testing", reason)
         .with(json!({"experiment": arms.experiment_id, "revision": revision, "weight": weight})))
+}
+
+/// What the looks of this test are planned for. Nothing is read where another run is still proving its model.
+async fn planned_errors(context: &StepContext<'_>) -> Result<BTreeMap<Metric, f64>, JobError> {
+    let settings = &context.config.experiment;
+    let planned = Planned { candidate_share: settings.mean_share(), seconds: settings.horizon_seconds };
+    let mut conn = context.services.db.acquire().await?;
+    if places::proving(&mut conn, &context.run.pipeline).await?.is_some_and(|run| run.step != Step::Watch) {
+        return Ok(BTreeMap::new());
+    }
+    Ok(experiments::planned_errors(&mut conn, &context.run.pipeline, &settings.rules, planned, context.now)
+        .await?)
 }
 
 /// One look: on to the decision at the horizon, or earlier where the candidate does harm.
