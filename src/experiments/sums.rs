@@ -7,8 +7,8 @@ use super::statistics::{Arm, Cell, PerArm, Sampling, Units};
 use super::{Experiment, Phase};
 
 /// Keeps recording from committing until the transaction ends, so that all that is read of an experiment is of one moment. A
-/// batch takes the sums last: none that has begun to write them is cut in two, and none waits for this transaction while
-/// it holds what is read here.
+/// batch takes the sums before the counts of units: none that has begun to write them is cut in two, and none waits for this
+/// transaction while it holds what is read here.
 pub async fn hold_still(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("LOCK TABLE experiment_sums IN SHARE MODE").execute(conn).await?;
     Ok(())

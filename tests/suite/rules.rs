@@ -72,7 +72,10 @@ async fn a_superior_candidate_is_promoted_at_an_early_look_that_spends_its_part_
     assert_eq!((&shown["status"], &decision["verdict"]), (&json!("decided"), &json!("promote")), "{shown:#}");
     let fraction = decision["early_look"]["fraction"].as_f64().unwrap();
     assert!(fraction > 0.49 && fraction < 0.7, "{decision:#}");
-    assert!(decision["early_bound"]["z"].as_f64().unwrap() > 1.96, "stricter than at the horizon: {decision:#}");
+    assert!(
+        decision["early_bound"]["z"].as_f64().unwrap() > 1.96,
+        "stricter than at the horizon: {decision:#}"
+    );
     service.wait_until(&run, "succeeded").await;
     service.end().await;
 }

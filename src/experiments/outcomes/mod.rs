@@ -1,8 +1,8 @@
 //! Recording what was observed of served versions, a batch at a time: the raw rows, and in the same transaction the sums and
 //! counts that an analysis reads, so that its cost grows with clusters and not with outcomes.
 //!
-//! Rows are locked in one order (ids, units, counts of units, sums, each sorted), so that batches that meet wait for
-//! each other and never in a circle.
+//! Rows are locked in one order (ids, units, sums, counts of units, each sorted), so that batches that meet wait for
+//! each other and never in a circle. Sums and counts, which all batches share, come last: they are held shortest.
 
 mod correct;
 mod judge_state;
@@ -168,8 +168,9 @@ pub async fn record(
     samples::keep(conn, &fresh).await?;
     let fresh = Rows::of(fresh);
     fresh.insert(conn).await?;
-    units::count(conn, &fresh).await?;
+    let counted = units::insert(conn, &fresh).await?;
     sums::add(conn, fresh, corrections).await?;
+    counted.apply(conn).await?;
     recorded.rejected.sort_by_key(|rejected| rejected.index);
     Ok(recorded)
 }

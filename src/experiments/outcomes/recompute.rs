@@ -19,7 +19,7 @@ pub enum Recomputed {
 pub async fn recompute(db: &PgPool, experiment: Uuid) -> sqlx::Result<Recomputed> {
     let mut tx = db.begin().await?;
     sqlx::query!(
-        "LOCK TABLE experiment_units, experiment_unit_counts, experiment_sums IN SHARE ROW EXCLUSIVE MODE"
+        "LOCK TABLE experiment_units, experiment_sums, experiment_unit_counts IN SHARE ROW EXCLUSIVE MODE"
     )
     .execute(&mut *tx)
     .await?;

@@ -65,28 +65,39 @@ impl Terms {
         let values = &self.values;
         sqlx::query!(
             "INSERT INTO experiment_sums AS known
-             SELECT experiment, epoch, candidate, cluster, sum(sign), coalesce(sum(sign) FILTER (WHERE persona), 0),
-                    coalesce(sum(sign) FILTER (WHERE rate IS NOT NULL), 0), coalesce(sum(sign * rate), 0),
-                    coalesce(sum(sign * rate * rate), 0),
-                    coalesce(sum(sign) FILTER (WHERE cost IS NOT NULL AND engagements IS NOT NULL), 0),
-                    coalesce(sum(sign * cost) FILTER (WHERE engagements IS NOT NULL), 0),
-                    coalesce(sum(sign * engagements) FILTER (WHERE cost IS NOT NULL), 0),
-                    coalesce(sum(sign * cost * cost) FILTER (WHERE engagements IS NOT NULL), 0),
-                    coalesce(sum(sign * cost * engagements), 0),
-                    coalesce(sum(sign * engagements * engagements) FILTER (WHERE cost IS NOT NULL), 0),
-                    coalesce(sum(sign) FILTER (WHERE quality IS NOT NULL), 0), coalesce(sum(sign * quality), 0),
-                    coalesce(sum(sign * quality * quality), 0),
-                    coalesce(sum(sign) FILTER (WHERE failed IS NOT NULL), 0), coalesce(sum(sign) FILTER (WHERE failed), 0),
-                    coalesce(sum(sign) FILTER (WHERE latency IS NOT NULL), 0), coalesce(sum(sign * latency), 0),
-                    coalesce(sum(sign * latency * latency), 0)
-               FROM (SELECT experiment, epoch, candidate, coalesce(persona, unit) AS cluster,
-                            persona IS NOT NULL AS persona, sign, rate::numeric, engagements::numeric,
-                            cost::numeric, quality::numeric, latency::numeric, failed
-                       FROM unnest($1::smallint[], $2::uuid[], $3::bigint[], $4::boolean[], $5::text[], $6::text[],
-                                   $7::float8[], $8::bigint[], $9::float8[], $10::float8[], $11::float8[],
-                                   $12::boolean[])
-                            AS term (sign, experiment, epoch, candidate, unit, persona, rate, engagements, cost,
-                                     quality, latency, failed)) term
+             SELECT experiment, epoch, candidate, cluster, sum(sign * outcomes), sum(sign * personas),
+                    sum(sign * engagement_n), sum(sign * engagement_s), sum(sign * engagement_ss),
+                    sum(sign * cost_n), sum(sign * cost_s), sum(sign * cost_d), sum(sign * cost_ss),
+                    sum(sign * cost_sd), sum(sign * cost_dd),
+                    sum(sign * quality_n), sum(sign * quality_s), sum(sign * quality_ss),
+                    sum(sign * failed_n), sum(sign * failed_s),
+                    sum(sign * latency_n), sum(sign * latency_s), sum(sign * latency_ss)
+               -- What goes in and what goes out are summed apart: one multiplication less for each number of each outcome.
+               FROM (SELECT sign, experiment, epoch, candidate, coalesce(persona, unit) AS cluster,
+                            count(*) AS outcomes, count(persona) AS personas,
+                            count(rate) AS engagement_n, coalesce(sum(rate), 0) AS engagement_s,
+                            coalesce(sum(rate * rate), 0) AS engagement_ss,
+                            count(cost) FILTER (WHERE engagements IS NOT NULL) AS cost_n,
+                            coalesce(sum(cost) FILTER (WHERE engagements IS NOT NULL), 0) AS cost_s,
+                            coalesce(sum(engagements) FILTER (WHERE cost IS NOT NULL), 0) AS cost_d,
+                            coalesce(sum(cost * cost) FILTER (WHERE engagements IS NOT NULL), 0) AS cost_ss,
+                            coalesce(sum(cost * engagements), 0) AS cost_sd,
+                            coalesce(sum(engagements * engagements) FILTER (WHERE cost IS NOT NULL), 0) AS cost_dd,
+                            count(quality) AS quality_n, coalesce(sum(quality), 0) AS quality_s,
+                            coalesce(sum(quality * quality), 0) AS quality_ss,
+                            count(failed) AS failed_n, count(*) FILTER (WHERE failed) AS failed_s,
+                            count(latency) AS latency_n, coalesce(sum(latency), 0) AS latency_s,
+                            coalesce(sum(latency * latency), 0) AS latency_ss
+                       FROM (SELECT sign, experiment, epoch, candidate, unit, persona, rate::numeric,
+                                    engagements::numeric, cost::numeric, quality::numeric, latency::numeric, failed
+                               FROM unnest($1::smallint[], $2::uuid[], $3::bigint[], $4::boolean[], $5::text[],
+                                           $6::text[], $7::float8[], $8::bigint[], $9::float8[], $10::float8[],
+                                           $11::float8[], $12::boolean[])
+                                    AS sent (sign, experiment, epoch, candidate, unit, persona, rate, engagements,
+                                             cost, quality, latency, failed)
+                             -- Kept apart, so that a number is converted once and not wherever it is used.
+                             OFFSET 0) term
+                      GROUP BY 1, 2, 3, 4, 5) summed
               GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
              ON CONFLICT (experiment_id, epoch, candidate, cluster) DO UPDATE SET
                 outcomes = known.outcomes + excluded.outcomes, personas = known.personas + excluded.personas,

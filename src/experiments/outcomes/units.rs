@@ -19,10 +19,12 @@ struct Sight {
 }
 
 /// The changes of the counts, by experiment, epoch and arm.
-type Changes = BTreeMap<(Uuid, i64, bool), i64>;
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Changes(BTreeMap<(Uuid, i64, bool), i64>);
 
-/// Counts the units of new outcomes.
-pub(super) async fn count(conn: &mut PgConnection, rows: &Rows) -> sqlx::Result<()> {
+/// Writes down the units of new outcomes, and tells what that changes of their counts.
+pub(super) async fn insert(conn: &mut PgConnection, rows: &Rows) -> sqlx::Result<Changes> {
     let mut sights: BTreeMap<(Uuid, &str), Sight> = BTreeMap::new();
     for (at, experiment) in rows.experiment.iter().enumerate() {
         let (Some(experiment), Some(candidate)) = (*experiment, rows.candidate[at]) else { continue };
@@ -35,19 +37,19 @@ pub(super) async fn count(conn: &mut PgConnection, rows: &Rows) -> sqlx::Result<
         let first = sights.entry((experiment, &rows.unit[at])).or_insert(sight);
         *first = sight.min(*first);
     }
+    let mut changes = Changes::default();
     if sights.is_empty() {
-        return Ok(());
+        return Ok(changes);
     }
-    let mut changes = Changes::new();
-    let new = insert(conn, &sights, &mut changes).await?;
+    let new = insert_new(conn, &sights, &mut changes).await?;
     if new < sights.len() {
         move_back(conn, &sights, &mut changes).await?;
     }
-    apply(conn, &changes).await
+    Ok(changes)
 }
 
 /// Inserts units that were not seen before, and returns how many they are.
-async fn insert(
+async fn insert_new(
     conn: &mut PgConnection,
     sights: &BTreeMap<(Uuid, &str), Sight>,
     changes: &mut Changes,
@@ -68,7 +70,7 @@ async fn insert(
     .await?;
     let inserted = new.len();
     for row in new {
-        *changes.entry((row.experiment_id, row.epoch, row.candidate)).or_default() += 1;
+        changes.add(row.experiment_id, row.epoch, row.candidate, 1);
     }
     Ok(inserted)
 }
@@ -105,31 +107,41 @@ async fn move_back(
     .fetch_all(conn)
     .await?;
     for row in moved {
-        *changes.entry((row.experiment_id, row.from_epoch, row.from_candidate)).or_default() -= 1;
+        changes.add(row.experiment_id, row.from_epoch, row.from_candidate, -1);
         let (Some(epoch), Some(candidate)) = (row.epoch, row.candidate) else { continue };
-        *changes.entry((row.experiment_id, epoch, candidate)).or_default() += 1;
+        changes.add(row.experiment_id, epoch, candidate, 1);
     }
     Ok(())
 }
 
-async fn apply(conn: &mut PgConnection, changes: &Changes) -> sqlx::Result<()> {
-    let changes: Vec<_> = changes.iter().filter(|(_, change)| **change != 0).collect();
-    let experiments: Vec<Uuid> = changes.iter().map(|((experiment, _, _), _)| *experiment).collect();
-    let epochs: Vec<i64> = changes.iter().map(|((_, epoch, _), _)| *epoch).collect();
-    let arms: Vec<bool> = changes.iter().map(|((_, _, candidate), _)| *candidate).collect();
-    let units: Vec<i64> = changes.iter().map(|(_, change)| **change).collect();
-    sqlx::query!(
-        "INSERT INTO experiment_unit_counts AS counted (experiment_id, epoch, candidate, units)
-         SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::bigint[])
-         ON CONFLICT (experiment_id, epoch, candidate) DO UPDATE SET units = counted.units + excluded.units",
-        &experiments,
-        &epochs,
-        &arms,
-        &units,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+impl Changes {
+    fn add(&mut self, experiment: Uuid, epoch: i64, candidate: bool, change: i64) {
+        *self.0.entry((experiment, epoch, candidate)).or_default() += change;
+    }
+
+    /// Brings the counts up to date.
+    pub(super) async fn apply(self, conn: &mut PgConnection) -> sqlx::Result<()> {
+        let changes: Vec<_> = self.0.into_iter().filter(|(_, change)| *change != 0).collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let experiments: Vec<Uuid> = changes.iter().map(|((experiment, _, _), _)| *experiment).collect();
+        let epochs: Vec<i64> = changes.iter().map(|((_, epoch, _), _)| *epoch).collect();
+        let arms: Vec<bool> = changes.iter().map(|((_, _, candidate), _)| *candidate).collect();
+        let units: Vec<i64> = changes.iter().map(|(_, change)| *change).collect();
+        sqlx::query!(
+            "INSERT INTO experiment_unit_counts AS counted (experiment_id, epoch, candidate, units)
+             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::bigint[])
+             ON CONFLICT (experiment_id, epoch, candidate) DO UPDATE SET units = counted.units + excluded.units",
+            &experiments,
+            &epochs,
+            &arms,
+            &units,
+        )
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
 }
 
 struct Columns<'a> {
