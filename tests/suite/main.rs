@@ -9,6 +9,7 @@ mod harness;
 mod access;
 mod api_plumbing;
 mod assignment;
+mod connections;
 mod datasets;
 mod decisions;
 mod evaluation;
