@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::migrate::Migrate;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Row};
 
 pub use schema::{AppliedMigration, MIGRATOR, MigrateError, SchemaError, check_schema};
 
@@ -55,7 +55,17 @@ pub async fn connect(url: &str, max_connections: u32) -> Result<PgPool, ConnectE
         .after_connect(|connection, _| {
             Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(drop) })
         })
+        .after_release(|connection, _| Box::pin(async move { Ok(!in_transaction(connection).await?) }))
         .connect_lazy_with(options))
+}
+
+/// Whether a transaction is open on a connection that comes back to the pool. The driver rolls back what was begun, but where
+/// a caller gives up in the middle of `begin` (a client hangs up, a time limit passes), it has not counted the
+/// transaction yet and leaves it open for whoever is next, whose writes would be lost with it. Such a connection is closed.
+///
+/// As a simple query: in a transaction of its own its two times are the same.
+async fn in_transaction(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::raw_sql("SELECT now() <> statement_timestamp()").fetch_one(connection).await?.try_get(0)
 }
 
 /// The pool repeats refused connections until its time is up, and then only says that it waited; one direct

@@ -86,6 +86,7 @@ impl Service {
         state.sources = self.sources.clone();
         state.webhook_secret = self.webhook_secret.clone();
         state.prices = self.prices.clone();
+        state.trainers = self.trainers.clone();
         state.outcome_retention = self.outcome_retention;
         state.stop = stop.clone();
         if self.roles.api {

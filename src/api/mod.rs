@@ -31,6 +31,7 @@ mod pipelines;
 mod plan;
 mod preflight;
 pub mod problem;
+mod promote;
 pub mod reply;
 pub mod request_id;
 pub mod responses;
@@ -38,6 +39,7 @@ mod run_view;
 mod runs;
 mod trace;
 mod traffic;
+mod traffic_diff;
 mod training_view;
 mod trainings;
 mod webhooks;
@@ -71,6 +73,7 @@ use crate::dataset::{DatasetStore, Sources};
 use crate::preflight::PriceTable;
 use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
+use crate::trainers::Trainers;
 
 /// Preflight reports that a process makes at once.
 const PREFLIGHTS_AT_ONCE: usize = 2;
@@ -96,6 +99,8 @@ pub struct ApiState {
     pub webhook_secret: Option<WebhookSecret>,
     /// What providers charge; nothing is known unless set.
     pub prices: PriceTable,
+    /// The providers, who are asked for a model before it is promoted; none unless set.
+    pub trainers: Trainers,
     /// What is answered from memory; a service has it refreshed by [`Memory::run`].
     pub memory: Memory,
     /// Preflight reports read many posts: a process makes few at once.
@@ -132,6 +137,7 @@ impl ApiState {
             datasets,
             webhook_secret,
             prices: PriceTable::default(),
+            trainers: Trainers::new(),
             outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
             memory,
             preflights: Arc::new(Semaphore::new(PREFLIGHTS_AT_ONCE)),
@@ -158,7 +164,9 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(trainings::routes())
         .merge(costs::routes())
         .merge(models::routes())
+        .merge(promote::routes())
         .merge(traffic::routes())
+        .merge(traffic_diff::routes())
         .merge(pins::routes())
         .merge(kill_switch::routes())
         .merge(outcomes::routes())

@@ -1,4 +1,4 @@
-//! Model versions: what a pipeline has served or may serve, and the promotion of one by hand.
+//! Model versions: what a pipeline has served or may serve.
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
@@ -10,24 +10,14 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::ApiState;
-use super::auth::Principal;
-use super::etag::IfMatch;
 use super::extract::{Json, Path, Query};
-use super::idempotency::{self, Begin, Idempotent, RequestKey};
 use super::page::{Cursor, Limit, Page};
 use super::problem::Problem;
-use super::reply::Reply;
-use super::responses::{Conflict, NotFound, PreconditionFailed};
-use super::traffic::{TrafficView, revision_view};
+use super::responses::NotFound;
 use crate::models::{self, ModelVersion, Version, VersionStatus};
-use crate::runs;
-use crate::traffic::{self, TrafficError};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::default()
-        .routes(routes!(list_model_versions))
-        .routes(routes!(get_model_version))
-        .routes(routes!(promote_model_version))
+    OpenApiRouter::default().routes(routes!(list_model_versions)).routes(routes!(get_model_version))
 }
 
 /// A model version with its lineage.
@@ -147,56 +137,4 @@ async fn get_model_version(
     let found = models::by_version(&state.db, &pipeline, version).await?;
     let found = found.ok_or_else(|| Problem::not_found("model version", format!("{pipeline}@{version}")))?;
     Ok(Json(found.into()))
-}
-
-/// Why a version is promoted.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Promotion {
-    /// For the traffic revision and the audit trail.
-    #[schema(min_length = 1, max_length = 1000, example = "better tone, agreed with marketing")]
-    reason: String,
-}
-
-/// Make a version live
-///
-/// All traffic goes to it at once, without a test. A run that is proving its model gives way: its test is aborted, or
-/// its watch ends. `If-Match` takes the `ETag` of the traffic that was looked at.
-#[utoipa::path(
-    post, path = "/v1/pipelines/{pipeline}/models/{version}/promote", tag = "models",
-    params(("pipeline" = String, Path), ("version" = String, Path, example = "1.4.0"), RequestKey, IfMatch),
-    request_body = Promotion,
-    responses(
-        (status = 200, description = "The traffic as it is now.", body = TrafficView),
-        (status = 404, response = NotFound),
-        (status = 409, response = Conflict),
-        (status = 412, response = PreconditionFailed),
-    ),
-)]
-async fn promote_model_version(
-    State(state): State<ApiState>,
-    principal: Principal,
-    if_match: IfMatch,
-    Path((pipeline, version)): Path<(String, Version)>,
-    request: Idempotent<Promotion>,
-) -> Result<Reply, Problem> {
-    let mut tx = match idempotency::begin(&state.db, &principal, &request.key).await? {
-        Begin::Replay(reply) => return Ok(reply),
-        Begin::Fresh(tx) => tx,
-    };
-    let reason = super::required_reason(request.body.reason)?;
-    traffic::lock(&mut tx, &pipeline).await?;
-    let found = models::by_version(&mut *tx, &pipeline, version).await?;
-    let found = found.ok_or_else(|| Problem::not_found("model version", format!("{pipeline}@{version}")))?;
-    if_match.check(revision_view(&mut tx, &pipeline).await?.revision)?;
-    if found.status == VersionStatus::Live {
-        return Err(TrafficError::AlreadyLive(version).into());
-    }
-    let by = principal.by();
-    runs::yield_to_operator(&mut tx, &pipeline, false, &reason, &by).await?;
-    let found = models::by_id(&mut *tx, found.id).await?.unwrap_or(found);
-    traffic::promote(&mut tx, &pipeline, &found, None, 0, &reason, &by).await?;
-    let view = revision_view(&mut tx, &pipeline).await?;
-    let revision = view.revision;
-    tx.commit(Reply::ok(view).version(revision)).await
 }

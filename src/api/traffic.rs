@@ -1,7 +1,7 @@
 //! Who serves how much: the split in force, its history, and the way back.
 
 use axum::extract::State;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
@@ -210,6 +210,9 @@ struct HistoryQuery {
 }
 
 /// List traffic revisions, newest first, or what was live at a time
+///
+/// A revision is in force from its `created_at` on, that moment included, until that of the next one. With `at` before the
+/// first revision the answer is a 404.
 #[utoipa::path(
     get, path = "/v1/pipelines/{pipeline}/traffic/history", tag = "traffic",
     params(("pipeline" = String, Path), HistoryQuery),
@@ -227,12 +230,20 @@ async fn list_traffic_revisions(
     let mut conn = state.db.acquire().await?;
     let below = query.cursor.map(|Cursor(revision)| revision);
     let revisions = if let Some(time) = query.at {
-        traffic::at(&mut conn, &name, time).await?.into_iter().collect()
+        let found = traffic::at(&mut conn, &name, time).await?;
+        vec![found.ok_or_else(|| nothing_yet(&name, time))?]
     } else {
         traffic::history(&mut conn, &name, below, query.limit.rows()).await?
     };
     let views = revisions.into_iter().map(TrafficView::from).collect();
     Ok(Json(Page::new(views, query.limit, |view| view.revision)?))
+}
+
+fn nothing_yet(pipeline: &str, time: DateTime<Utc>) -> Problem {
+    Problem::not_found("revision", time).detail(format_args!(
+        "Nothing was live in `{pipeline}` at {}: its first traffic revision is younger.",
+        time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+    ))
 }
 
 /// Where to go back to, and why.

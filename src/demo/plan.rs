@@ -9,8 +9,8 @@ use crate::dataset::{DatasetSettings, Template};
 use crate::experiments::decision::Rules;
 use crate::pipelines::PipelineConfig;
 use crate::pipelines::config::{
-    BudgetSettings, EvaluationSettings, ExperimentSettings, OutcomeSettings, ScheduleSettings,
-    TrainingSettings, WatchSettings,
+    BudgetSettings, DeploymentSettings, EvaluationSettings, ExperimentSettings, OutcomeSettings,
+    ScheduleSettings, TrainingSettings, WatchSettings,
 };
 use crate::preflight::{PriceTable, PriceTableError};
 
@@ -111,6 +111,7 @@ pub(super) fn config(pipeline: DemoPipeline, lookback: TimeDelta) -> PipelineCon
             interval_seconds: 0.5,
             hold_back_weight: CANDIDATE_WEIGHT,
         },
+        deployment: DeploymentSettings::default(),
         outcomes: OutcomeSettings::default(),
     }
 }

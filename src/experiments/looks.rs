@@ -57,6 +57,16 @@ pub struct MetricLook {
     pub threshold: Option<f64>,
 }
 
+impl Look {
+    /// The first metric in which the candidate did harm.
+    #[must_use]
+    pub fn harmed(&self) -> Option<Metric> {
+        let harmed =
+            |look: &&MetricLook| matches!((look.e_value, look.threshold), (Some(e), Some(at)) if e >= at);
+        self.metrics.iter().find(harmed).map(|look| look.metric)
+    }
+}
+
 /// What was found at a look of the test or of the watch.
 #[derive(Debug, Clone, Copy)]
 pub enum Found<'a> {
@@ -191,6 +201,17 @@ fn number(newest: &[Kept], phase: Phase, gap: TimeDelta) -> i64 {
         }
         [last, ..] => last.number + 1,
     }
+}
+
+/// The newest look at an experiment.
+pub async fn newest_look(conn: &mut PgConnection, experiment: Uuid) -> sqlx::Result<Option<Look>> {
+    let newest = sqlx::query_scalar!(
+        r#"SELECT coalesce(max(number), 0) AS "newest!" FROM experiment_looks WHERE experiment_id = $1"#,
+        experiment,
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    Ok(looks(conn, experiment, newest - 1, 1).await?.pop())
 }
 
 /// Up to `limit` looks of an experiment, oldest first, after the one with number `after`.

@@ -12,9 +12,10 @@ pub mod statistics;
 mod store;
 mod sums;
 
+pub use decision::Metric;
 pub use epochs::{Epoch, epochs, outcomes_per_day};
 pub use inputs::{DEFAULT_EFFECT, DEFAULT_POWER, History, HistorySource, default_effect, history, standing};
-pub use looks::{Look, MetricLook, looks, record_look};
+pub use looks::{Look, MetricLook, looks, newest_look, record_look};
 pub use observations::{Phase, evidence, harm_look, harm_look_before_after};
 pub use planned::{Planned, planned_errors};
 pub use store::{

@@ -3,8 +3,8 @@
 use sqlx::PgPool;
 
 use super::config::{
-    BudgetSettings, EvaluationSettings, ExperimentSettings, OutcomeSettings, PipelineConfig,
-    ScheduleSettings, TrainingSettings, WatchSettings,
+    BudgetSettings, DeploymentSettings, EvaluationSettings, ExperimentSettings, OutcomeSettings,
+    PipelineConfig, ScheduleSettings, TrainingSettings, WatchSettings,
 };
 use super::store::{NotSaved, lock, save};
 use crate::audit::By;
@@ -36,6 +36,7 @@ pub async fn seed(db: &PgPool, clock: &Clock, settings: &SeedArgs) -> Result<(),
                 schedule: ScheduleSettings::default(),
                 experiment: ExperimentSettings::default(),
                 watch: WatchSettings::default(),
+                deployment: DeploymentSettings::default(),
                 outcomes: OutcomeSettings::default(),
             };
             save(&mut tx, clock, name, &config, &By::system()).await?;

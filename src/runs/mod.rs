@@ -10,7 +10,9 @@ mod finish;
 pub mod machine;
 mod places;
 pub mod progress;
+mod promotion;
 mod requests;
+mod rollout;
 mod steps;
 mod store;
 mod trainings;
@@ -32,6 +34,9 @@ use crate::preflight::PreflightReport;
 
 pub use cleanup::Cleanup;
 pub use machine::{RunHandler, Services};
+pub use promotion::{
+    CheckName, CheckResult, Found, ModelAnswer, PromotionCheck, gather as gather_for_promotion,
+};
 pub use requests::{RequestError, lock, request, retry};
 pub use store::{RunEvent, RunStep, by_id, events_after, list, steps_of};
 pub use trainings::{Training, by_id as training_by_id, of_run as trainings_of, run_or_keep_notice};

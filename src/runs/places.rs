@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::transition::Verdict;
-use super::{JOB_KIND, Place, Run, RunStatus, Step, finish, store};
+use super::{JOB_KIND, Place, Run, RunStatus, Step, finish, rollout, store};
 use crate::audit::By;
 use crate::jobs;
 
@@ -33,14 +33,14 @@ pub(super) async fn in_place(
     }
 }
 
-/// Makes the proving place free for `newcomer` where it can be: an older run's watch ends. Returns the run
-/// that keeps the place, if it does not. The caller holds the pipeline's lock.
+/// Makes the proving place free for `newcomer` where it can be: an older run's watch ends, unless its version is still being
+/// rolled out. Returns the run that keeps the place, if it does not. The caller holds the pipeline's lock.
 pub(super) async fn vacate(conn: &mut PgConnection, newcomer: &Run) -> sqlx::Result<Option<Uuid>> {
     let Some(older) = proving(conn, &newcomer.pipeline).await? else { return Ok(None) };
     if older.id == newcomer.id {
         return Ok(None);
     }
-    if older.step != Step::Watch {
+    if older.step != Step::Watch || rollout::is_under_way(conn, &older).await? {
         return Ok(Some(older.id));
     }
     let verdict = Verdict {

@@ -34,7 +34,7 @@ pub(super) async fn end_test(
     }
     let arms =
         TestArms { experiment_id: id, baseline: experiment.baseline_id, candidate: experiment.candidate_id };
-    match traffic::end_test(conn, &run.pipeline, arms, status, reason, by).await {
+    match traffic::end_test(conn, &run.pipeline, arms, status, None, reason, by).await {
         Ok(_) => Ok(()),
         Err(TrafficError::Database(error)) => Err(error),
         Err(other) => Err(sqlx::Error::Protocol(other.to_string())),

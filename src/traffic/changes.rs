@@ -71,12 +71,14 @@ pub async fn ramp(
     Ok(append(conn, pipeline, &new, by).await?)
 }
 
-/// Ends a test without a promotion: everything goes to the baseline, the candidate gets `status`.
+/// Ends a test without a promotion: everything goes to the baseline, the candidate gets `status`. `decision_id` is the
+/// decision that this carries out; a test that is cut short carries out none.
 pub async fn end_test(
     conn: &mut PgConnection,
     pipeline: &str,
     arms: TestArms,
     status: VersionStatus,
+    decision_id: Option<Uuid>,
     reason: &str,
     by: &By,
 ) -> Result<i64, TrafficError> {
@@ -85,7 +87,7 @@ pub async fn end_test(
         live: arms.baseline,
         salt: pipeline,
         experiment_id: None,
-        decision_id: decision_of(conn, Some(arms.experiment_id)).await?,
+        decision_id,
         forced: false,
         kind: RevisionKind::TestEnded,
         reason,
@@ -94,41 +96,86 @@ pub async fn end_test(
     Ok(append(conn, pipeline, &new, by).await?)
 }
 
-/// Makes a version live. With a `hold_back` weight the version that was live keeps that share, as the
-/// concurrent baseline of a watch; `experiment_id` keeps the units where the test had put them.
+/// A version that is to be live.
+#[derive(Debug, Clone, Copy)]
+pub struct Promotion<'a> {
+    /// The version.
+    pub version: &'a ModelVersion,
+    /// The experiment that keeps the units where the test had put them, through its watch; none for a promotion by hand.
+    pub experiment_id: Option<Uuid>,
+    /// The decision that is carried out.
+    pub decision_id: Option<Uuid>,
+    /// Its share of the traffic, in basis points. The version that was live keeps the rest, as the concurrent
+    /// baseline of a watch.
+    pub weight: i32,
+    /// Whether a person overrode a safety check that had failed. Only then may a version come back that was rejected
+    /// or rolled back.
+    pub forced: bool,
+}
+
+/// Makes a version live.
 pub async fn promote(
     conn: &mut PgConnection,
     pipeline: &str,
-    version: &ModelVersion,
-    experiment_id: Option<Uuid>,
-    hold_back: i32,
+    promotion: Promotion<'_>,
     reason: &str,
     by: &By,
 ) -> Result<i64, TrafficError> {
+    let version = promotion.version;
     let live = live(conn, pipeline).await?;
     if live.live_version_id == version.id {
         return Err(TrafficError::AlreadyLive(version.version));
     }
-    if !version.status.can_serve() {
+    let overridden = promotion.forced && version.status != VersionStatus::Unavailable;
+    if !version.status.can_serve() && !overridden {
         return Err(TrafficError::CannotServe { version: version.version, status: version.status });
     }
     retire_hold_back(conn, pipeline).await?;
     retire_testing(conn, pipeline).await?;
-    let former = if hold_back > 0 { VersionStatus::HoldBack } else { VersionStatus::Retired };
+    let rest = WHOLE - promotion.weight;
+    let former = if rest > 0 { VersionStatus::HoldBack } else { VersionStatus::Retired };
     models::set_status(conn, live.live_version_id, former).await?;
     models::set_status(conn, version.id, VersionStatus::Live).await?;
     // The candidate first and the baseline last, as during the test: no unit moves back.
-    let both = [(version.id, WHOLE - hold_back), (live.live_version_id, hold_back)];
-    let salt = experiment_id.map_or_else(|| pipeline.to_owned(), |id| id.to_string());
+    let both = [(version.id, promotion.weight), (live.live_version_id, rest)];
+    let salt = promotion.experiment_id.map_or_else(|| pipeline.to_owned(), |id| id.to_string());
     let new = NewRevision {
         live: version.id,
         salt: &salt,
-        experiment_id,
-        decision_id: decision_of(conn, experiment_id).await?,
-        forced: false,
+        experiment_id: promotion.experiment_id,
+        decision_id: promotion.decision_id,
+        forced: promotion.forced,
         kind: RevisionKind::Promotion,
         reason,
-        shares: if hold_back > 0 { &both } else { &both[..1] },
+        shares: if rest > 0 { &both } else { &both[..1] },
+    };
+    Ok(append(conn, pipeline, &new, by).await?)
+}
+
+/// Gives the promoted candidate of an experiment a larger share, during its watch. Salt and order stay, so that no unit
+/// leaves it. With the whole of the traffic the former version is retired.
+pub async fn roll_out(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    arms: TestArms,
+    weight: i32,
+    decision_id: Option<Uuid>,
+    reason: &str,
+    by: &By,
+) -> Result<i64, TrafficError> {
+    let both = [(arms.candidate, weight), (arms.baseline, WHOLE - weight)];
+    if weight == WHOLE {
+        retire_hold_back(conn, pipeline).await?;
+    }
+    let new = NewRevision {
+        live: arms.candidate,
+        salt: &arms.experiment_id.to_string(),
+        experiment_id: Some(arms.experiment_id),
+        decision_id,
+        forced: false,
+        kind: RevisionKind::Rollout,
+        reason,
+        shares: if weight < WHOLE { &both } else { &both[..1] },
     };
     Ok(append(conn, pipeline, &new, by).await?)
 }
@@ -254,13 +301,6 @@ fn in_order(arms: Option<(Uuid, Uuid)>, mut versions: Vec<(ModelVersion, i32)>) 
     };
     versions.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)).then(b.version.cmp(&a.version)));
     versions.into_iter().map(|(version, weight)| (version.id, weight)).collect()
-}
-
-/// The decision of an experiment, if it was taken.
-async fn decision_of(conn: &mut PgConnection, experiment: Option<Uuid>) -> sqlx::Result<Option<Uuid>> {
-    sqlx::query_scalar!("SELECT id FROM decisions WHERE experiment_id = $1", experiment)
-        .fetch_optional(conn)
-        .await
 }
 
 async fn live(conn: &mut PgConnection, pipeline: &str) -> Result<Revision, TrafficError> {

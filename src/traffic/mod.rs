@@ -15,10 +15,12 @@ use uuid::Uuid;
 
 use crate::models::{Version, VersionStatus};
 
-pub use changes::{TestArms, end_test, end_watch, promote, ramp, rollback, set_split, start_test};
+pub use changes::{
+    Promotion, TestArms, end_test, end_watch, promote, ramp, roll_out, rollback, set_split, start_test,
+};
 pub use kill_switch::set_kill_switch;
 pub use pins::{MOST_PINS, NewPin, Pin, pin, pin_of, pins, unpin};
-pub use revisions::{NewRevision, append, at, current, history, last_change, lock};
+pub use revisions::{NewRevision, append, at, by_number, current, history, last_change, lock};
 
 /// The whole of a pipeline's traffic, in basis points.
 pub const WHOLE: i32 = 10_000;
@@ -38,6 +40,8 @@ pub enum RevisionKind {
     TestEnded,
     /// The candidate became the live version.
     Promotion,
+    /// The promoted version got more, during its watch.
+    Rollout,
     /// The hold-back ended.
     WatchEnded,
     /// An earlier live version was put back.
@@ -58,6 +62,7 @@ impl RevisionKind {
             Self::Ramp => "traffic.ramp",
             Self::TestEnded => "traffic.test_ended",
             Self::Promotion => "traffic.promotion",
+            Self::Rollout => "traffic.rollout",
             Self::WatchEnded => "traffic.watch_ended",
             Self::Rollback => "traffic.rollback",
             Self::Split => "traffic.split",
@@ -122,14 +127,27 @@ impl Revision {
         self.shares.iter().find(|share| share.model_version_id == self.live_version_id)
     }
 
+    /// What serves, or would but for the kill switch.
+    #[must_use]
+    pub fn split(&self) -> &[Share] {
+        if self.kill_switch { &self.withheld } else { &self.shares }
+    }
+
+    /// The weight of a version in that split; 0 where it has none.
+    #[must_use]
+    pub fn split_weight(&self, model_version_id: Uuid) -> i32 {
+        weight_in(self.split(), model_version_id)
+    }
+
     /// The weight of a version in basis points; 0 where it does not serve.
     #[must_use]
     pub fn weight_of(&self, model_version_id: Uuid) -> i32 {
-        self.shares
-            .iter()
-            .find(|share| share.model_version_id == model_version_id)
-            .map_or(0, |share| share.weight)
+        weight_in(&self.shares, model_version_id)
     }
+}
+
+fn weight_in(shares: &[Share], model_version_id: Uuid) -> i32 {
+    shares.iter().find(|share| share.model_version_id == model_version_id).map_or(0, |share| share.weight)
 }
 
 /// Why a change of traffic was refused. Nothing was changed.

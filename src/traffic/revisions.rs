@@ -140,6 +140,12 @@ fn summary(revision: &Revision) -> Value {
         "live": revision.live().map(|share| share.version),
         "weights": weights(&revision.shares),
     });
+    if let Some(decision) = revision.decision_id {
+        summary["decision_id"] = decision.to_string().into();
+    }
+    if revision.forced {
+        summary["forced"] = true.into();
+    }
     if revision.kill_switch {
         summary["kill_switch"] = true.into();
         summary["withheld"] = weights(&revision.withheld).into();
@@ -176,6 +182,17 @@ pub async fn at(
     time: DateTime<Utc>,
 ) -> sqlx::Result<Option<Revision>> {
     Ok(select(conn, pipeline, Some(time), None, 1).await?.pop())
+}
+
+/// The revision of this number.
+pub async fn by_number(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    number: i64,
+) -> sqlx::Result<Option<Revision>> {
+    let below = number.saturating_add(1);
+    let found = select(conn, pipeline, None, Some(below), 1).await?.pop();
+    Ok(found.filter(|revision| revision.revision == number))
 }
 
 /// Revisions older than `below`, newest first.

@@ -20,6 +20,7 @@ mod points;
 mod process;
 mod ramp;
 mod random;
+mod rollout;
 mod shutdown;
 mod stale;
 mod world;

@@ -34,8 +34,14 @@ const OWN: [&str; 17] = [
     "watch.ending",
 ];
 /// Those on other ways, killed at in files of their own.
-const ELSEWHERE: [&str; 5] =
-    ["train.found", "test.ramping", "watch.rolling_back", "cancel.sending", "cancel.sent"];
+const ELSEWHERE: [&str; 6] = [
+    "train.found",
+    "test.ramping",
+    "watch.rolling_out",
+    "watch.rolling_back",
+    "cancel.sending",
+    "cancel.sent",
+];
 
 fn points() -> Vec<String> {
     // Those first that take longest.

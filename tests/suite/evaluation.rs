@@ -117,7 +117,7 @@ async fn losses_are_compared_where_the_live_model_has_one() {
     assert_eq!(shown["found"]["loss"]["outcome"], "no_data");
     let version = run["version"].as_str().unwrap();
     let promote = format!("/v1/pipelines/hook/models/{version}/promote");
-    service.post(&promote, json!({"reason": "to compare with"})).await.expect(200);
+    service.post(&promote, json!({"reason": "to compare with", "force": true})).await.expect(200);
     service.wait_until(&first, "cancelled").await;
 
     // Far from what the simulator trains best with.

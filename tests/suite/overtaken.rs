@@ -50,7 +50,7 @@ async fn a_version_that_was_rolled_back_while_its_run_waited_is_not_tested() {
     service.wait_for(&waiting, "waiting for its place", waits).await;
 
     // Whether the waiting run looks after the first move or after both, its version is no candidate any more.
-    service.post(&promote("1.1.0"), json!({"reason": "in a hurry"})).await.expect(200);
+    service.post(&promote("1.1.0"), json!({"reason": "in a hurry", "force": true})).await.expect(200);
     roll_back(&service).await;
 
     let run = service.wait_until(&waiting, "cancelled").await;
@@ -75,7 +75,7 @@ async fn a_failed_test_of_a_version_that_was_rolled_back_since_cannot_be_retried
     let run = service.trigger("hook").await;
     service.wait_for_test(&run).await;
     fail(&service, &run).await;
-    service.post(&promote("1.0.0"), json!({"reason": "by hand"})).await.expect(200);
+    service.post(&promote("1.0.0"), json!({"reason": "by hand", "force": true})).await.expect(200);
     roll_back(&service).await;
     service.post(&format!("/v1/runs/{run}/retry"), Value::Null).await.problem(409, "run-overtaken");
     assert_eq!(service.weights("hook").await, [("0.0.0".to_owned(), 10_000)]);
@@ -86,7 +86,7 @@ async fn a_failed_test_of_a_version_that_was_rolled_back_since_cannot_be_retried
 async fn a_watch_of_a_version_that_was_replaced_takes_nothing_back() {
     let (service, run) = watched().await;
     fail(&service, &run).await;
-    service.post(&promote("0.0.0"), json!({"reason": "safer for now"})).await.expect(200);
+    service.post(&promote("0.0.0"), json!({"reason": "safer for now", "force": true})).await.expect(200);
     service.post(&format!("/v1/runs/{run}/retry"), Value::Null).await.problem(409, "run-overtaken");
     assert_eq!(service.weights("hook").await, [("0.0.0".to_owned(), 10_000)]);
     service.end().await;

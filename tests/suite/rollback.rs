@@ -1,5 +1,6 @@
 //! Operators move the live version: back, and to a version of their choice.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use tuneloop::audit::By;
 use tuneloop::{runs, traffic};
@@ -140,24 +141,23 @@ async fn a_step_whose_run_is_moved_under_its_hands_changes_nothing_and_gives_its
 }
 
 #[tokio::test]
-async fn a_person_can_promote_a_version_that_is_neither_live_nor_bad() {
+async fn a_rollback_that_is_sent_again_is_one_rollback_also_from_two_clients_at_once() {
     let service = service().await;
-    let run = service.trigger("hook").await;
-    service.wait_for_test(&run).await;
-    let promote = |version: &str| format!("/v1/pipelines/hook/models/{version}/promote");
-    let why = || json!({"reason": "agreed with marketing"});
-    service.post(&promote("0.0.0"), why()).await.problem(409, "already-live");
-    service.post(&promote("9.0.0"), why()).await.problem(404, "not-found");
-    service.post(&promote("1.0.0"), json!({"reason": ""})).await.problem(422, "invalid-request");
-    let traffic = service.post(&promote("1.0.0"), why()).await.expect(200);
-    assert_eq!((&traffic["live"], &traffic["kind"]), (&json!("1.0.0"), &json!("promotion")));
-    assert_eq!(traffic["reason"], "agreed with marketing");
-    assert_eq!(service.weights("hook").await, [("1.0.0".to_owned(), 10_000)]);
-    let run = service.wait_until(&run, "cancelled").await;
-    assert_eq!(run["reason_code"], "test_aborted");
-
-    service.post("/v1/pipelines/hook/rollback", json!({"reason": "a mistake"})).await.expect(200);
-    assert_eq!(statuses(&service).await, "1.0.0 rolled_back, 0.0.0 live");
-    service.post(&promote("1.0.0"), why()).await.problem(409, "cannot-serve");
+    promoted(&service).await;
+    promoted(&service).await;
+    let before = service.read("/v1/pipelines/hook/traffic").await["revision"].as_i64().unwrap();
+    let body = || Some(json!({"reason": "an incident"}));
+    let send =
+        || service.send(Method::POST, "/v1/pipelines/hook/rollback", &[("idempotency-key", "k-1")], body());
+    let (one, other) = tokio::join!(send(), send());
+    let replayed = [&one, &other].map(|answer| answer.headers.contains_key("idempotency-replayed"));
+    assert_ne!(replayed[0], replayed[1], "one of them did it");
+    let (one, other) = (one.expect(200), other.expect(200));
+    assert_eq!(one, other);
+    assert_eq!((&one["live"], one["revision"].as_i64()), (&json!("1.0.0"), Some(before + 1)));
+    let later = send().await;
+    assert_eq!((later.header("idempotency-replayed"), &later.body), ("true", &one));
+    assert_eq!(service.read("/v1/pipelines/hook/traffic").await, one);
+    assert_eq!(statuses(&service).await, "1.1.0 rolled_back, 1.0.0 live, 0.0.0 retired");
     service.end().await;
 }

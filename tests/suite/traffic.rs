@@ -80,8 +80,11 @@ async fn the_history_tells_what_was_live_at_a_time() {
         let found = service.read(&format!("{TRAFFIC}/history?at={at}")).await;
         assert_eq!(found["items"], json!([revision]));
     }
-    let before = service.read(&format!("{TRAFFIC}/history?at=2013-01-01T00:00:00Z")).await;
-    assert_eq!(before["items"], json!([]));
+    let before = service.get(&format!("{TRAFFIC}/history?at=2013-01-01T00:00:00Z")).await;
+    let before = before.problem(404, "not-found");
+    let sentence =
+        "Nothing was live in `hook` at 2013-01-01T00:00:00Z: its first traffic revision is younger.";
+    assert_eq!(before["detail"], sentence);
     let page = service.read(&format!("{TRAFFIC}/history?limit=2")).await;
     let cursor = page["next_cursor"].as_str().unwrap();
     let rest = service.read(&format!("{TRAFFIC}/history?limit=2&cursor={cursor}")).await;

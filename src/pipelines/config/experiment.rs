@@ -61,6 +61,11 @@ impl ExperimentSettings {
         (risen + f64::from(last) * (1.0 - earlier.len() as f64 * step)) / f64::from(WHOLE)
     }
 
+    /// The share that the candidate ends its test with, in basis points.
+    pub(super) fn last_weight(&self) -> i32 {
+        self.ramp.as_ref().and_then(|ramp| ramp.weights.last().copied()).unwrap_or(self.candidate_weight)
+    }
+
     pub(super) fn check(&self, checks: &mut Checks<'_>) {
         checks.duration("horizon_seconds", self.horizon_seconds);
         let weight = (1..10_000).contains(&self.candidate_weight);

@@ -2,6 +2,7 @@
 
 mod budget;
 mod checks;
+mod deployment;
 mod evaluation;
 mod experiment;
 mod outcomes;
@@ -17,6 +18,7 @@ use crate::trainers::Method;
 
 pub use budget::{BudgetSettings, OverBudget};
 pub use checks::Faults;
+pub use deployment::{DeploymentSettings, DeploymentStrategy, RolloutSettings};
 pub use evaluation::{ComparisonSettings, EvaluationSettings, JudgeSettings, NoData, SmokeSettings};
 pub use experiment::{ExperimentSettings, RampSettings, WatchSettings};
 pub use outcomes::{OutcomeJudgeSettings, OutcomeSettings, PullSettings};
@@ -51,6 +53,9 @@ pub struct PipelineConfig {
     /// How a promoted model is watched.
     #[serde(default)]
     pub watch: WatchSettings,
+    /// How a promoted model gets its traffic, and what a promotion by hand is held to.
+    #[serde(default)]
+    pub deployment: DeploymentSettings,
     /// How outcomes are gathered beside those that applications send.
     #[serde(default)]
     pub outcomes: OutcomeSettings,
@@ -85,6 +90,8 @@ impl PipelineConfig {
         self.evaluation.check(&mut Checks { section: "/evaluation", faults: &mut faults });
         self.experiment.check(&mut Checks { section: "/experiment", faults: &mut faults });
         self.watch.check(&mut Checks { section: "/watch", faults: &mut faults });
+        let deployment = &mut Checks { section: "/deployment", faults: &mut faults };
+        self.deployment.check(deployment, &self.experiment, &self.watch);
         self.outcomes.check(&mut Checks { section: "/outcomes", faults: &mut faults });
 
         let dataset = self.dataset.faults().into_iter();

@@ -166,7 +166,8 @@ async fn end_test(
         baseline: experiment.baseline_id,
         candidate: experiment.candidate_id,
     };
-    traffic::end_test(tx, &context.run.pipeline, arms, status, reason, &By::worker()).await?;
+    let decision = experiments::decision_of(&mut **tx, experiment.id).await?.map(|decision| decision.id);
+    traffic::end_test(tx, &context.run.pipeline, arms, status, decision, reason, &By::worker()).await?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ pub(super) mod preflight;
 pub(super) mod promote;
 mod ramp;
 pub(super) mod register;
+mod rollout;
 pub(super) mod test;
 pub(super) mod train;
 mod trials;

@@ -11,7 +11,7 @@ use crate::experiments;
 use crate::halt;
 use crate::jobs::JobError;
 use crate::models::{self, VersionStatus};
-use crate::traffic;
+use crate::traffic::{self, Promotion};
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let run = context.run;
@@ -36,17 +36,16 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     }
     let candidate = models::by_id(&mut *tx, candidate).await?.ok_or_else(|| broken("its model version"))?;
     let reason = format!("run {} earned it", run.id);
-    let revision = traffic::promote(
-        &mut tx,
-        &run.pipeline,
-        &candidate,
-        run.experiment_id,
-        context.config.watch.hold_back_weight,
-        &reason,
-        &By::worker(),
-    )
-    .await?;
+    let hold_back = context.config.watch.hold_back_weight;
+    let promotion = Promotion {
+        version: &candidate,
+        experiment_id: Some(experiment.id),
+        decision_id: experiments::decision_of(&mut *tx, experiment.id).await?.map(|decision| decision.id),
+        weight: context.config.deployment.first_weight(live.weight_of(candidate.id), hold_back),
+        forced: false,
+    };
+    let revision = traffic::promote(&mut tx, &run.pipeline, promotion, &reason, &By::worker()).await?;
     halt::point("promote", "promoted");
     Ok(Transition::next(tx, Step::Watch, format!("{} is live", candidate.name()))
-        .with(json!({"version": candidate.version, "revision": revision})))
+        .with(json!({"version": candidate.version, "revision": revision, "weight": promotion.weight})))
 }

@@ -1,13 +1,15 @@
 //! Watch: the promoted version is compared with the hold-back for a while longer, and taken back on harm. Without a
-//! hold-back it is compared with what the test observed of the baseline.
+//! hold-back it is compared with what the test observed of the baseline. Where it is rolled out in steps, they are made here.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::{Postgres, Transaction};
 
 use super::super::machine::StepContext;
+use super::super::rollout::{self, Rollout};
 use super::super::transition::Transition;
 use super::super::{RunStatus, Step};
+use super::rollout::{Advance, advance};
 use super::{broken, seconds, until};
 use crate::audit::By;
 use crate::experiments::decision::HarmReport;
@@ -29,7 +31,9 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         return Ok(Transition::finish(tx, RunStatus::Cancelled, "overtaken", reason));
     }
     experiments::hold_still(&mut tx).await?;
-    let look = if context.config.watch.hold_back_weight > 0 {
+    let next = rollout::next(&mut tx, context.config, &experiment, &live).await?;
+    // Until a rollout has come to its end the former version serves beside the promoted one.
+    let look = if context.config.watch.hold_back_weight > 0 || next != Rollout::Finished {
         experiments::harm_look(&mut tx, &experiment).await?
     } else {
         experiments::harm_look_before_after(&mut tx, &experiment).await?
@@ -39,6 +43,19 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     if look.harmed {
         return take_back(context, tx, &experiment, look).await;
     }
+    let interval = seconds(context.config.watch.interval_seconds);
+    let standing = match advance(&mut tx, context, &experiment, &live, next, &look).await? {
+        Advance::Rose { revision, weight, reason } => {
+            return Ok(Transition::wait(tx, interval, "watching", reason)
+                .with(json!({"revision": revision, "weight": weight, "look": look})));
+        }
+        // The watch does not end before the rollout has.
+        Advance::Stands(why) => {
+            let reason = told(&look, why);
+            return Ok(Transition::wait(tx, interval, "watching", reason).with(json!({"look": look})));
+        }
+        Advance::Over(why) => told(&look, why),
+    };
     let ends_at = end(context, &watch_began(context, &mut tx).await?);
     if context.now >= ends_at {
         let (code, found) = if look.enough {
@@ -52,8 +69,16 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         halt::point("watch", "ending");
         return Ok(Transition::finish(tx, RunStatus::Succeeded, code, reason).with(json!({"look": look})));
     }
-    let wait = until(context.now, ends_at).min(seconds(context.config.watch.interval_seconds));
-    Ok(Transition::wait(tx, wait, "watching", look.reason.clone()).with(json!({"look": look})))
+    let wait = until(context.now, ends_at).min(interval);
+    Ok(Transition::wait(tx, wait, "watching", standing).with(json!({"look": look})))
+}
+
+/// What a look found, and why the rollout does not go on, where it does not.
+fn told(look: &HarmReport, why: Option<&str>) -> String {
+    match why {
+        Some(why) => format!("{} {why}", look.reason),
+        None => look.reason.clone(),
+    }
 }
 
 /// Rolls back: one more traffic revision, in the transaction that ends the run.

@@ -159,15 +159,19 @@ async fn neither_a_test_begins_nor_a_run_promotes_until_it_is_off() {
 }
 
 #[tokio::test]
-async fn a_promotion_by_an_operator_gets_everything_at_once_and_is_what_is_restored() {
+async fn a_promotion_by_an_operator_waits_for_its_end_forced_or_not() {
     let (service, run) = in_test(1000).await;
     switch(&service, true).await;
     let promote = "/v1/pipelines/hook/models/1.0.0/promote";
-    service.post(promote, json!({"reason": "it is the better one"})).await.expect(200);
+    let body = json!({"reason": "it is the better one", "force": true});
+    let refused = service.post(promote, body.clone()).await.problem(409, "promotion-unsafe");
+    let failed = refused["checks"].as_array().unwrap().iter().filter(|check| check["result"] == "failed");
+    let failed: Vec<_> = failed.map(|check| (&check["name"], &check["can_be_forced"])).collect();
+    assert_eq!(failed, [(&json!("kill_switch"), &json!(false))]);
+    assert_eq!(service.run(&run).await["step"], "test", "nothing gave way");
+    switch(&service, false).await;
+    service.post(promote, body).await.expect(200);
     service.wait_until(&run, "cancelled").await;
-    let promoted = service.read(TRAFFIC).await;
-    assert_eq!(weights(&promoted["weights"]), shares([("1.0.0", 10_000)]));
-    assert_eq!(promoted["kill_switch"], true);
-    assert_eq!(weights(&switch(&service, false).await["weights"]), shares([("1.0.0", 10_000)]));
+    assert_eq!(service.weights("hook").await, shares([("1.0.0", 10_000)]));
     service.end().await;
 }
