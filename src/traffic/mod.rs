@@ -4,6 +4,7 @@
 pub mod assignment;
 mod changes;
 mod kill_switch;
+mod lost_model;
 mod pins;
 mod revisions;
 pub mod snapshot;
@@ -17,6 +18,7 @@ use crate::models::{Version, VersionStatus};
 
 pub use changes::{TestArms, end_test, end_watch, promote, ramp, rollback, set_split, start_test};
 pub use kill_switch::set_kill_switch;
+pub use lost_model::{drop_share, fallbacks, replace_lost};
 pub use pins::{MOST_PINS, NewPin, Pin, pin, pin_of, pins, unpin};
 pub use revisions::{NewRevision, append, at, current, history, last_change, lock};
 

@@ -16,6 +16,8 @@ mod experiments;
 mod experiments_plan;
 mod following;
 mod judged;
+mod model_check;
+mod model_versions;
 mod original;
 mod outcomes;
 mod overtaken;
