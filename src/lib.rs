@@ -17,6 +17,7 @@ pub mod experiments;
 mod halt;
 mod housekeeping;
 pub mod jobs;
+mod model_check;
 pub mod models;
 pub mod outbound;
 mod outcome_judge;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::By;
 use crate::clock::Clock;
 use crate::jobs;
+use crate::model_check;
 use crate::outcome_judge;
 use crate::outcome_pull;
 use crate::pipelines::cron::Cron;
@@ -86,6 +87,9 @@ impl Scheduler {
                 }
                 if let Err(error) = outcome_judge::schedule(&self.db, pipeline).await {
                     tracing::warn!(%error, pipeline = pipeline.name, "the judge of outcomes could not be scheduled");
+                }
+                if let Err(error) = model_check::schedule(&self.db, pipeline).await {
+                    tracing::warn!(%error, pipeline = pipeline.name, "the check of models could not be scheduled");
                 }
                 if let Some(slot) = due(pipeline, now) {
                     // One pipeline that cannot be started must not hold up the others.

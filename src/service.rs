@@ -18,6 +18,7 @@ use crate::database::MIGRATOR;
 use crate::dataset::{DatasetStore, Sources};
 use crate::housekeeping::Housekeeping;
 use crate::jobs::{Handler, Worker, WorkerSettings};
+use crate::model_check::ModelCheck;
 use crate::outcome_judge::OutcomeJudge;
 use crate::outcome_pull::OutcomePull;
 use crate::preflight::PriceTable;
@@ -145,6 +146,12 @@ impl Service {
                 db: self.db.clone(),
                 trainers: self.trainers.clone(),
                 prices: self.prices.clone(),
+            }),
+            Arc::new(ModelCheck {
+                db: self.db.clone(),
+                clock: self.clock.clone(),
+                trainers: self.trainers.clone(),
+                metrics: self.metrics.clone(),
             }),
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];

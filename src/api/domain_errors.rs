@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use super::problem::{FieldError, Problem};
 use crate::dataset::SourceError;
 use crate::pipelines::NotSaved;
-use crate::runs::{RequestError, TriggerError};
+use crate::runs::{CheckpointError, RequestError, TriggerError};
 use crate::traffic::TrafficError;
 
 /// 409 because another run is in the way, with a link to it.
@@ -20,6 +20,27 @@ impl From<TriggerError> for Problem {
         match error {
             TriggerError::RunActive(run) => run_active(run, &error),
             TriggerError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<CheckpointError> for Problem {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Unknown { .. } => {
+                let title = "There is no such checkpoint";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-checkpoint", title).detail(&error)
+            }
+            CheckpointError::Training => {
+                Self::conflict("training-not-finished", "The training's state does not allow this")
+                    .detail(&error)
+            }
+            CheckpointError::Registered { ref pipeline, version } => {
+                Self::conflict("model-registered", "The model is a version already")
+                    .detail(&error)
+                    .link("version", format_args!("/v1/pipelines/{pipeline}/models/{version}"))
+            }
+            CheckpointError::Database(error) => error.into(),
         }
     }
 }

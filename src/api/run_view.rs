@@ -29,6 +29,9 @@ pub(super) struct RunView {
     config_version: i32,
     /// What started it.
     trigger: Trigger,
+    /// What it trains, where that is another base model than its configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_model: Option<String>,
     /// The scheduled time, where the schedule did.
     #[serde(skip_serializing_if = "Option::is_none")]
     slot: Option<DateTime<Utc>>,
@@ -175,6 +178,7 @@ pub(super) async fn view(conn: &mut PgConnection, run: Run) -> sqlx::Result<RunV
         pipeline: run.pipeline,
         config_version: run.config_version,
         trigger: run.trigger,
+        base_model: run.base_model,
         slot: run.slot,
         status: run.status,
         step: run.step,

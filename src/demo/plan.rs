@@ -9,8 +9,8 @@ use crate::dataset::{DatasetSettings, Template};
 use crate::experiments::decision::Rules;
 use crate::pipelines::PipelineConfig;
 use crate::pipelines::config::{
-    BudgetSettings, DeploymentSettings, EvaluationSettings, ExperimentSettings, OutcomeSettings,
-    ScheduleSettings, TrainingSettings, WatchSettings,
+    BudgetSettings, DeploymentSettings, EvaluationSettings, ExperimentSettings, LifecycleSettings,
+    OutcomeSettings, ScheduleSettings, TrainingSettings, WatchSettings,
 };
 use crate::preflight::{PriceTable, PriceTableError};
 
@@ -113,6 +113,7 @@ pub(super) fn config(pipeline: DemoPipeline, lookback: TimeDelta) -> PipelineCon
         },
         deployment: DeploymentSettings::default(),
         outcomes: OutcomeSettings::default(),
+        lifecycle: LifecycleSettings::default(),
     }
 }
 

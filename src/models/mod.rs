@@ -1,16 +1,22 @@
 //! Model versions: what a pipeline has served or may serve, with the lineage of each.
 
+pub mod availability;
+mod recipe;
 mod store;
 mod version;
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-pub use store::{NewVersion, by_id, by_version, insert, list, newest, set_status};
+pub use recipe::{Made, Recipe, made, recipe_of};
+pub use store::{
+    NewVersion, by_id, by_version, insert, list, of_checkpoint, of_model, register, serving_or_gone,
+    set_status,
+};
 pub use version::{Version, VersionError};
 
 /// Where a version stands in its life.
@@ -32,7 +38,7 @@ pub enum VersionStatus {
     Rejected,
     /// Was live and did harm; never comes back by itself.
     RolledBack,
-    /// The provider no longer serves it.
+    /// The provider no longer serves it. When it does again, the version is what it was before, but never serves by itself.
     Unavailable,
 }
 
@@ -80,6 +86,8 @@ pub struct ModelVersion {
     pub run_id: Option<Uuid>,
     /// The training that made it.
     pub training_id: Option<Uuid>,
+    /// The checkpoint of that training that it is; absent for the model that the training ended with.
+    pub checkpoint_id: Option<String>,
     /// What it was trained on.
     pub dataset_digest: Option<String>,
     /// The version that was live when it was made.
@@ -90,6 +98,25 @@ pub struct ModelVersion {
     pub created_at: DateTime<Utc>,
     /// When its status last changed.
     pub updated_at: DateTime<Utc>,
+    /// What the provider says of it.
+    pub availability: Availability,
+}
+
+/// What the provider says of a version's model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Availability {
+    /// When the provider last said whether it serves it.
+    pub checked_at: Option<DateTime<Utc>>,
+    /// When it will stop serving it, as far as it has told.
+    pub shutdown_date: Option<NaiveDate>,
+    /// The nearest number of days before that date that was announced.
+    pub warned_days: Option<i32>,
+    /// The run that was started because of that date.
+    pub successor_run_id: Option<Uuid>,
+    /// Since when it says that it does not know it.
+    pub missing_since: Option<DateTime<Utc>>,
+    /// Since when that is taken to be so.
+    pub gone_at: Option<DateTime<Utc>>,
 }
 
 impl ModelVersion {

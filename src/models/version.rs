@@ -5,15 +5,15 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// MAJOR.MINOR.PATCH. Major: the base model changed; minor: trained again.
+/// MAJOR.MINOR.PATCH; see [`Version::next`] for what makes each grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Version {
-    /// Grows when the base model changes; 0 only for the model the pipeline served before tuneloop.
+    /// Grows when the base model or the prompt changes; 0 only for the model the pipeline served before tuneloop.
     pub major: i32,
-    /// Grows with every training on the same base model.
+    /// Grows when it is trained again.
     pub minor: i32,
-    /// Reserved for another training on the same data and settings.
+    /// Grows with the same training done again, and with another checkpoint of the same job.
     pub patch: i32,
 }
 
@@ -25,19 +25,6 @@ pub struct VersionError(String);
 impl Version {
     /// The configured serving model, which nobody here trained.
     pub const BASE: Self = Self { major: 0, minor: 0, patch: 0 };
-
-    /// The version of a newly trained model: the next major where `base_model` differs from the newest
-    /// version's (or nothing was trained yet), else the next minor.
-    #[must_use]
-    pub fn next(newest: Option<(Self, &str)>, base_model: &str) -> Self {
-        match newest {
-            Some((newest, newest_base)) if newest != Self::BASE && newest_base == base_model => {
-                Self { minor: newest.minor + 1, patch: 0, ..newest }
-            }
-            Some((newest, _)) => Self { major: newest.major + 1, minor: 0, patch: 0 },
-            None => Self { major: 1, minor: 0, patch: 0 },
-        }
-    }
 }
 
 impl fmt::Display for Version {
@@ -92,14 +79,5 @@ mod tests {
         {
             assert!(bad.parse::<Version>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn retraining_is_minor_and_another_base_model_is_major() {
-        let v = |text: &str| text.parse::<Version>().unwrap();
-        assert_eq!(Version::next(Some((Version::BASE, "gpt-4o")), "gpt-4o"), v("1.0.0"));
-        assert_eq!(Version::next(Some((v("1.0.0"), "a")), "a"), v("1.1.0"));
-        assert_eq!(Version::next(Some((v("1.9.3"), "a")), "a"), v("1.10.0"));
-        assert_eq!(Version::next(Some((v("1.9.0"), "a")), "b"), v("2.0.0"));
     }
 }

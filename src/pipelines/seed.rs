@@ -3,8 +3,8 @@
 use sqlx::PgPool;
 
 use super::config::{
-    BudgetSettings, DeploymentSettings, EvaluationSettings, ExperimentSettings, OutcomeSettings,
-    PipelineConfig, ScheduleSettings, TrainingSettings, WatchSettings,
+    BudgetSettings, DeploymentSettings, EvaluationSettings, ExperimentSettings, LifecycleSettings,
+    OutcomeSettings, PipelineConfig, ScheduleSettings, TrainingSettings, WatchSettings,
 };
 use super::store::{NotSaved, lock, save};
 use crate::audit::By;
@@ -38,6 +38,7 @@ pub async fn seed(db: &PgPool, clock: &Clock, settings: &SeedArgs) -> Result<(),
                 watch: WatchSettings::default(),
                 deployment: DeploymentSettings::default(),
                 outcomes: OutcomeSettings::default(),
+                lifecycle: LifecycleSettings::default(),
             };
             save(&mut tx, clock, name, &config, &By::system()).await?;
             tx.commit().await?;

@@ -99,6 +99,7 @@ async fn create(
         base_model: &config.serving_model,
         run_id: None,
         training_id: None,
+        checkpoint_id: None,
         dataset_digest: None,
         parent_id: None,
         metrics: Value::Object(serde_json::Map::new()),

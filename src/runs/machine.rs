@@ -133,7 +133,10 @@ impl Handler for RunHandler {
 
 async fn advance(services: &Services, lease: &Lease) -> Result<Done, JobError> {
     let Some(run) = load(&services.db, lease).await? else { return Ok(Done::Finished) };
-    let config = pipelines::config_version(&services.db, &run.pipeline, run.config_version).await?;
+    let mut config = pipelines::config_version(&services.db, &run.pipeline, run.config_version).await?;
+    if let Some(base_model) = &run.base_model {
+        config.training.base_model.clone_from(base_model);
+    }
     let now = sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(&services.db).await?;
     let context = StepContext { services, lease, run: &run, config: &config, now };
 

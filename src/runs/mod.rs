@@ -5,8 +5,10 @@
 //! event and the next job are committed together. Locks are taken in the order pipeline, run, job.
 
 mod cancel;
+mod checkpoints;
 mod cleanup;
 mod finish;
+mod lost_model;
 pub mod machine;
 mod places;
 pub mod progress;
@@ -32,7 +34,9 @@ use uuid::Uuid;
 use crate::dataset::Manifest;
 use crate::preflight::PreflightReport;
 
+pub use checkpoints::{CheckpointError, Which, register_checkpoint};
 pub use cleanup::Cleanup;
+pub use lost_model::{Loss, yield_to_loss};
 pub use machine::{RunHandler, Services};
 pub use promotion::{
     CheckName, CheckResult, Found, ModelAnswer, PromotionCheck, gather as gather_for_promotion,
@@ -40,7 +44,7 @@ pub use promotion::{
 pub use requests::{RequestError, lock, request, retry};
 pub use store::{RunEvent, RunStep, by_id, events_after, list, steps_of};
 pub use trainings::{Training, by_id as training_by_id, of_run as trainings_of, run_or_keep_notice};
-pub use trigger::{TriggerError, by_api, by_schedule};
+pub use trigger::{TriggerError, by_api, by_end_of_life, by_schedule};
 pub use wake::wake_all;
 pub use wind_down::yield_to_operator;
 
@@ -193,6 +197,8 @@ pub enum Trigger {
     Api,
     /// The schedule.
     Schedule,
+    /// The live version's model is about to end at its provider.
+    EndOfLife,
 }
 
 /// What a person asked of a run; its job carries it out.
@@ -231,6 +237,8 @@ pub struct Run {
     pub config_version: i32,
     /// What started it.
     pub trigger: Trigger,
+    /// What it trains, where that is another base model than its configuration says.
+    pub base_model: Option<String>,
     /// The scheduled time, where the schedule did.
     pub slot: Option<DateTime<Utc>>,
     /// Where it stands.

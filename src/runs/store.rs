@@ -37,7 +37,7 @@ async fn select(
 ) -> sqlx::Result<Vec<Run>> {
     sqlx::query_as!(
         Run,
-        r#"SELECT id, pipeline, config_version, trigger AS "trigger: Trigger", slot,
+        r#"SELECT id, pipeline, config_version, trigger AS "trigger: Trigger", base_model, slot,
                   status AS "status: RunStatus", step AS "step: Step", place AS "place: Place",
                   reason_code, reason, request AS "request: Request", request_actor, request_reason, version,
                   dataset_digest, collected AS "collected: Json<Manifest>", preflight AS "preflight: Json<PreflightReport>",

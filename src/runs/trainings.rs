@@ -414,7 +414,7 @@ pub(super) async fn tell_version(conn: &mut PgConnection, id: Uuid) -> sqlx::Res
         "UPDATE model_versions v
             SET metrics = v.metrics || jsonb_strip_nulls(jsonb_build_object(
                     'final_loss', t.final_loss, 'validation_loss', t.validation_loss))
-           FROM trainings t WHERE t.id = $1 AND v.training_id = t.id",
+           FROM trainings t WHERE t.id = $1 AND v.training_id = t.id AND v.checkpoint_id IS NULL",
         id,
     )
     .execute(conn)

@@ -33,13 +33,41 @@ pub async fn by_api(
     pipeline: &Pipeline,
     by: &By,
 ) -> Result<Uuid, TriggerError> {
+    now(conn, clock, pipeline, Trigger::Api, None, by).await
+}
+
+/// Starts a run on the successor of a base model that is about to end. The pipeline's configuration stays a person's: the run
+/// carries the base model itself.
+pub async fn by_end_of_life(
+    conn: &mut PgConnection,
+    clock: &Clock,
+    pipeline: &Pipeline,
+    base_model: &str,
+    by: &By,
+) -> Result<Uuid, TriggerError> {
+    now(conn, clock, pipeline, Trigger::EndOfLife, Some(base_model), by).await
+}
+
+async fn now(
+    conn: &mut PgConnection,
+    clock: &Clock,
+    pipeline: &Pipeline,
+    trigger: Trigger,
+    base_model: Option<&str>,
+    by: &By,
+) -> Result<Uuid, TriggerError> {
     traffic::lock(conn, &pipeline.name).await?;
     if let Some(other) = building(conn, &pipeline.name).await? {
         return Err(TriggerError::RunActive(other));
     }
     let id = clock.uuid();
-    insert(conn, id, pipeline, Trigger::Api, None, None).await?;
-    start(conn, id, pipeline, by).await?;
+    insert(conn, id, pipeline, trigger, None, None).await?;
+    if let Some(base_model) = base_model {
+        sqlx::query!("UPDATE runs SET base_model = $2 WHERE id = $1", id, base_model)
+            .execute(&mut *conn)
+            .await?;
+    }
+    start(conn, id, pipeline, base_model, by).await?;
     Ok(id)
 }
 
@@ -63,10 +91,10 @@ pub async fn by_schedule(
     if other.is_some() {
         let reason = "another run of the pipeline was being built when the schedule came round";
         event(conn, id, "finished", reason).await?;
-        record(conn, id, pipeline, "run.skip", Some(reason), by).await?;
+        record(conn, id, pipeline, "run.skip", None, Some(reason), by).await?;
         return Ok(Some((id, RunStatus::Skipped)));
     }
-    start(conn, id, pipeline, by).await?;
+    start(conn, id, pipeline, None, by).await?;
     Ok(Some((id, RunStatus::Queued)))
 }
 
@@ -111,9 +139,15 @@ async fn insert(
     Ok(inserted == 1)
 }
 
-async fn start(conn: &mut PgConnection, id: Uuid, pipeline: &Pipeline, by: &By) -> sqlx::Result<()> {
+async fn start(
+    conn: &mut PgConnection,
+    id: Uuid,
+    pipeline: &Pipeline,
+    base_model: Option<&str>,
+    by: &By,
+) -> sqlx::Result<()> {
     event(conn, id, "entered", "the run was queued").await?;
-    record(conn, id, pipeline, "run.trigger", None, by).await?;
+    record(conn, id, pipeline, "run.trigger", base_model, None, by).await?;
     jobs::enqueue(conn, JOB_KIND, &id.to_string(), &Value::Null, Duration::ZERO).await?;
     Ok(())
 }
@@ -135,12 +169,17 @@ async fn record(
     id: Uuid,
     pipeline: &Pipeline,
     action: &str,
+    base_model: Option<&str>,
     reason: Option<&str>,
     by: &By,
 ) -> sqlx::Result<()> {
+    let mut after = json!({"config_version": pipeline.config_version});
+    if let Some(base_model) = base_model {
+        after["base_model"] = base_model.into();
+    }
     let event = AuditEvent {
         pipeline: Some(&pipeline.name),
-        after: Some(json!({"config_version": pipeline.config_version})),
+        after: Some(after),
         reason,
         ..by.event(action, ("run", id))
     };

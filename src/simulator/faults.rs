@@ -8,6 +8,7 @@ mod dealing;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use super::job::JobError;
@@ -38,6 +39,8 @@ pub struct FaultPlan {
     pub retry_after_seconds: f64,
     /// How jobs behave.
     pub jobs: JobFaults,
+    /// Models that end, by their ids.
+    pub models: BTreeMap<String, ModelFaults>,
 }
 
 impl Default for FaultPlan {
@@ -51,6 +54,7 @@ impl Default for FaultPlan {
             late_seconds: 2.0,
             retry_after_seconds: 1.0,
             jobs: JobFaults::default(),
+            models: BTreeMap::new(),
         }
     }
 }
@@ -192,7 +196,22 @@ impl Default for JobFaults {
     }
 }
 
+/// How a model ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelFaults {
+    /// Whether it is there no more: it is not found, neither to be described nor to be asked nor to be trained.
+    pub gone: bool,
+    /// The day on which it is said to shut down. Nothing happens then.
+    pub shutdown_date: Option<NaiveDate>,
+}
+
 impl FaultPlan {
+    /// What the plan says of a model.
+    pub(super) fn model(&self, id: &str) -> ModelFaults {
+        self.models.get(id).copied().unwrap_or_default()
+    }
+
     /// Reads a plan from JSON and checks it as a whole. The error names the field.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut reader = serde_json::Deserializer::from_str(text);
@@ -285,6 +304,7 @@ mod tests {
             (r#"{"scripts": [{"route": "read", "faults": ["none", 7]}]}"#, "scripts[0].faults[1]"),
             ("{} {}", "trailing"),
             (r#"{"jobs": {"failure_rate": 2}}"#, "jobs.failure_rate"),
+            (r#"{"models": {"gpt-4o": {"shutdown_date": "soon"}}}"#, "models.gpt-4o.shutdown_date"),
             (r#"{"scripts": [{"route": "teleport", "faults": []}]}"#, "teleport"),
         ] {
             let error = FaultPlan::parse(plan).unwrap_err();

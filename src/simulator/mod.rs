@@ -43,7 +43,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::Url;
 use tokio::net::TcpListener;
 
-pub use self::faults::{Fault, FaultPlan, FaultRates, JobFaults, Route, Script};
+pub use self::faults::{Fault, FaultPlan, FaultRates, JobFaults, ModelFaults, Route, Script};
 pub use self::job::{JobError, JobSummary};
 pub use self::settings::Settings;
 pub use self::store::{CreateCounts, FileSummary};

@@ -63,6 +63,9 @@ pub(super) struct Tunable {
 
 /// Finds the model that a job on `id` trains.
 pub(super) fn tunable(store: &Store, id: &str) -> Option<Tunable> {
+    if store.dealer.plan.model(id).gone {
+        return None;
+    }
     if let Some(model) = BASE_MODELS.iter().find(|model| model.id == id) {
         return model.trains.map(|snapshot| Tunable { id: snapshot.into(), root: snapshot.into() });
     }
@@ -71,8 +74,21 @@ pub(super) fn tunable(store: &Store, id: &str) -> Option<Tunable> {
     Some(Tunable { id: id.into(), root: root.into() })
 }
 
-/// The model named `id`: a base model, a tuned one, or a checkpoint of a tuned one.
+/// The model named `id`: a base model, a tuned one, or a checkpoint of a tuned one. What the plan of faults says is gone is not
+/// found, and the day of its end stands in the answer where the plan has one.
 pub(super) fn find(store: &Store, id: &str, now: DateTime<Utc>) -> Result<Value, ApiError> {
+    let fate = store.dealer.plan.model(id);
+    if fate.gone {
+        return Err(missing(id));
+    }
+    let mut model = find_any(store, id, now)?;
+    if let Some(date) = fate.shutdown_date {
+        model["shutdown_date"] = json!(date);
+    }
+    Ok(model)
+}
+
+fn find_any(store: &Store, id: &str, now: DateTime<Utc>) -> Result<Value, ApiError> {
     if let Some(model) = BASE_MODELS.iter().find(|model| model.id == id) {
         return Ok(model_json(model.id, model.created, "system"));
     }
@@ -87,15 +103,20 @@ pub(super) fn find(store: &Store, id: &str, now: DateTime<Utc>) -> Result<Value,
     {
         return Ok(model_json(id, model.created_at.timestamp(), ORGANIZATION));
     }
+    Err(missing(id))
+}
+
+fn missing(id: &str) -> ApiError {
     let message = format!("The model `{id}` does not exist or you do not have access to it.");
-    Err(ApiError::missing(message).param("model").code("model_not_found"))
+    ApiError::missing(message).param("model").code("model_not_found")
 }
 
 /// `GET /models`.
 pub(super) async fn list(State(simulator): State<Simulator>) -> Json<Value> {
-    let (store, _) = simulator.open();
-    let base = BASE_MODELS.iter().map(|model| model_json(model.id, model.created, "system"));
-    let data: Vec<Value> = base.chain(store.models.iter().map(TunedModel::json)).collect();
+    let (store, now) = simulator.open();
+    let base = BASE_MODELS.iter().map(|model| model.id);
+    let ids = base.chain(store.models.iter().map(|model| model.id.as_str()));
+    let data: Vec<Value> = ids.filter_map(|id| find(&store, id, now).ok()).collect();
     Json(json!({"object": "list", "data": data}))
 }
 

@@ -17,7 +17,7 @@ const STEP_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 /// The metrics of a process. Cheap to clone; clones share their values.
 ///
-/// Labels take values from small, fixed sets, and names of pipelines and kinds of jobs: never ids.
+/// Labels take values from small, fixed sets, and names of pipelines and kinds of jobs, and versions that serve: never ids.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -81,7 +81,7 @@ impl Metrics {
             rollbacks: counter(
                 &registry,
                 "tuneloop_rollbacks_total",
-                "Live versions that were taken back, by cause: harm (found by a watch) or operator.",
+                "Live versions that were taken back, by cause: harm (found by a watch), model_unavailable or operator.",
                 &["pipeline", "cause"],
             )?,
             duplicate_trainings: counter(
@@ -142,7 +142,7 @@ impl Metrics {
         self.runs_finished.with_label_values(&[pipeline, status, reason_code.unwrap_or_default()]).inc();
     }
 
-    /// A live version was taken back, because of `harm` that its watch found or by an `operator`.
+    /// A live version was taken back, because of `harm` that its watch found, because its model is gone (`model_unavailable`), or by an `operator`.
     pub fn rolled_back(&self, pipeline: &str, cause: &str) {
         self.rollbacks.with_label_values(&[pipeline, cause]).inc();
     }

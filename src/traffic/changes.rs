@@ -353,7 +353,7 @@ async fn newest_target(
     Ok(models::by_id(conn, target).await?.ok_or(sqlx::Error::RowNotFound)?)
 }
 
-async fn retire_hold_back(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
+pub(super) async fn retire_hold_back(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE model_versions SET status = 'retired', updated_at = now()
           WHERE pipeline = $1 AND status = 'hold_back'",
@@ -365,7 +365,7 @@ async fn retire_hold_back(conn: &mut PgConnection, pipeline: &str) -> sqlx::Resu
 }
 
 /// A version whose test is cut short is a candidate again.
-async fn retire_testing(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
+pub(super) async fn retire_testing(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE model_versions SET status = 'candidate', updated_at = now()
           WHERE pipeline = $1 AND status = 'testing'",

@@ -4,6 +4,7 @@
 pub mod assignment;
 mod changes;
 mod kill_switch;
+mod lost_model;
 mod pins;
 mod revisions;
 pub mod snapshot;
@@ -19,6 +20,7 @@ pub use changes::{
     Promotion, TestArms, end_test, end_watch, promote, ramp, roll_out, rollback, set_split, start_test,
 };
 pub use kill_switch::set_kill_switch;
+pub use lost_model::{drop_share, fallbacks, replace_lost};
 pub use pins::{MOST_PINS, NewPin, Pin, pin, pin_of, pins, unpin};
 pub use revisions::{NewRevision, append, at, by_number, current, history, last_change, lock};
 

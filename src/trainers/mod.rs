@@ -21,7 +21,8 @@ pub use openai::{ApiKey, Dialect, OPENAI_BASE_URL, OpenAiSettings, OpenAiSetting
 pub use registry::{AnyTrainer, PROVIDERS, Trainers};
 pub use types::{
     ChatMessage, Checkpoint, Completion, CompletionRequest, FileId, Hyperparameters, JobStatus, LineFault,
-    Method, ProviderFailure, ProviderJob, TrainingEvent, TrainingFile, TrainingMetrics, TrainingRequest,
+    Method, ModelState, ProviderFailure, ProviderJob, TrainingEvent, TrainingFile, TrainingMetrics,
+    TrainingRequest,
 };
 
 /// A provider of fine-tuning. Launching a job and following it are separate calls, so that a worker can
@@ -41,7 +42,7 @@ pub use types::{
 /// * **Self-hosted** (a Kubernetes job that runs a training script): `upload` writes an object named after
 ///   the file to the bucket the script reads; `create` applies a `Job` named `training-{training_id}`, so
 ///   creating it twice is a conflict instead of a second job; `find_jobs` lists by label; `poll` maps its
-///   conditions; `events` reads the script's metrics file; `model_exists` asks the inference server.
+///   conditions; `events` reads the script's metrics file; `model` asks the inference server.
 pub trait Trainer: Send + Sync {
     /// Sends a training file and returns the provider's id for it. Each call makes a new file.
     fn upload(&self, file: TrainingFile) -> impl Future<Output = Result<FileId>> + Send;
@@ -85,6 +86,11 @@ pub trait Trainer: Send + Sync {
     /// tried again.
     fn complete(&self, request: &CompletionRequest) -> impl Future<Output = Result<Completion>> + Send;
 
+    /// What the provider says of a model that it serves to us; `None` only where it says for certain that it does not know it.
+    fn model(&self, model_id: &str) -> impl Future<Output = Result<Option<ModelState>>> + Send;
+
     /// Whether the provider serves this model to us.
-    fn model_exists(&self, model_id: &str) -> impl Future<Output = Result<bool>> + Send;
+    fn model_exists(&self, model_id: &str) -> impl Future<Output = Result<bool>> + Send {
+        async { Ok(self.model(model_id).await?.is_some()) }
+    }
 }

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::{
-    Checkpoint, Completion, CompletionRequest, FileId, OpenAiTrainer, ProviderJob, RejectReason, Result,
-    Trainer, TrainerError, TrainingEvent, TrainingFile, TrainingRequest,
+    Checkpoint, Completion, CompletionRequest, FileId, ModelState, OpenAiTrainer, ProviderJob, RejectReason,
+    Result, Trainer, TrainerError, TrainingEvent, TrainingFile, TrainingRequest,
 };
 
 /// The names of all providers, whether configured or not.
@@ -136,9 +136,9 @@ impl Trainer for AnyTrainer {
         }
     }
 
-    async fn model_exists(&self, model_id: &str) -> Result<bool> {
+    async fn model(&self, model_id: &str) -> Result<Option<ModelState>> {
         match self {
-            Self::OpenAi(trainer) => trainer.model_exists(model_id).await,
+            Self::OpenAi(trainer) => trainer.model(model_id).await,
         }
     }
 }

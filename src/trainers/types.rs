@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::{fmt, io};
 
 use axum::body::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -266,6 +266,13 @@ pub struct Checkpoint {
     pub created_at: DateTime<Utc>,
     /// What was measured there, as far as the provider tells.
     pub metrics: Option<TrainingMetrics>,
+}
+
+/// What a provider says of a model that it serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelState {
+    /// The day on which it stops serving it, as far as it has told.
+    pub shutdown_date: Option<NaiveDate>,
 }
 
 /// A question to a model.

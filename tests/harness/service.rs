@@ -256,7 +256,7 @@ impl TestService {
     /// end without an error.
     pub(crate) async fn end(mut self) {
         let amiss = "SELECT coalesce(j.kind || ' ' || j.subject, 'none for ' || r.id)
-                       FROM (SELECT * FROM jobs WHERE state IN ('ready', 'leased') AND kind NOT IN ('outcome_pull', 'outcome_judge')) j
+                       FROM (SELECT * FROM jobs WHERE state IN ('ready', 'leased') AND kind NOT IN ('outcome_pull', 'outcome_judge', 'model_check')) j
                        FULL JOIN (SELECT id FROM runs WHERE finished_at IS NULL) r
                          ON j.kind = 'run' AND j.subject = r.id::text
                       WHERE j.id IS NULL OR r.id IS NULL";

@@ -50,14 +50,14 @@ async fn a_version_that_was_rolled_back_while_its_run_waited_is_not_tested() {
     service.wait_for(&waiting, "waiting for its place", waits).await;
 
     // Whether the waiting run looks after the first move or after both, its version is no candidate any more.
-    service.post(&promote("1.1.0"), json!({"reason": "in a hurry", "force": true})).await.expect(200);
+    service.post(&promote("1.0.1"), json!({"reason": "in a hurry", "force": true})).await.expect(200);
     roll_back(&service).await;
 
     let run = service.wait_until(&waiting, "cancelled").await;
     assert_eq!(run["reason_code"], "candidate_not_testable", "{run:#}");
     assert_eq!(service.weights("hook").await, [("0.0.0".to_owned(), 10_000)]);
     let versions = service.versions("hook").await;
-    assert!(versions.contains(&("1.1.0".to_owned(), "rolled_back".to_owned())), "{versions:?}");
+    assert!(versions.contains(&("1.0.1".to_owned(), "rolled_back".to_owned())), "{versions:?}");
     service.end().await;
 }
 

@@ -65,9 +65,9 @@ async fn a_run_that_is_built_takes_the_place_of_one_that_is_watched() {
     let older = service.wait_until(&older, "succeeded").await;
     assert_eq!((&older["step"], &older["reason_code"]), (&json!("watch"), &json!("watch_superseded")));
     // The former live version no longer holds traffic back: the promoted one is the new baseline.
-    let weights = [("1.1.0".to_owned(), 5000), ("1.0.0".to_owned(), 5000)];
+    let weights = [("1.0.1".to_owned(), 5000), ("1.0.0".to_owned(), 5000)];
     assert_eq!(service.weights("hook").await, weights);
-    let statuses = [("1.1.0", "testing"), ("1.0.0", "live"), ("0.0.0", "retired")];
+    let statuses = [("1.0.1", "testing"), ("1.0.0", "live"), ("0.0.0", "retired")];
     let statuses = statuses.map(|(version, status)| (version.to_owned(), status.to_owned()));
     assert_eq!(service.versions("hook").await, statuses);
     service.end().await;
@@ -95,6 +95,6 @@ async fn a_run_that_is_built_waits_while_another_is_in_test() {
     service.post(&format!("/v1/runs/{older}/cancel"), Value::Null).await.expect(202);
     service.wait_until(&older, "cancelled").await;
     service.wait_for_test(&newer).await;
-    assert_eq!(service.weights("hook").await, [("1.1.0".to_owned(), 5000), ("0.0.0".to_owned(), 5000)]);
+    assert_eq!(service.weights("hook").await, [("1.0.1".to_owned(), 5000), ("0.0.0".to_owned(), 5000)]);
     service.end().await;
 }

@@ -44,22 +44,22 @@ async fn rollback_restores_the_previous_version_with_its_reason_and_never_a_bad_
     nothing.problem(409, "nothing-to-roll-back-to");
     promoted(&service).await;
     promoted(&service).await;
-    assert_eq!(statuses(&service).await, "1.1.0 live, 1.0.0 retired, 0.0.0 retired");
+    assert_eq!(statuses(&service).await, "1.0.1 live, 1.0.0 retired, 0.0.0 retired");
 
     let back = service.post(rollback, json!({"reason": "complaints about tone"})).await;
     assert_eq!(back.header("etag"), "\"10\"");
     let back = back.expect(200);
     assert_eq!((&back["live"], &back["kind"]), (&json!("1.0.0"), &json!("rollback")));
     assert_eq!((&back["reason"], &back["actor"]), (&json!("complaints about tone"), &json!("key:admin")));
-    assert_eq!(statuses(&service).await, "1.1.0 rolled_back, 1.0.0 live, 0.0.0 retired");
+    assert_eq!(statuses(&service).await, "1.0.1 rolled_back, 1.0.0 live, 0.0.0 retired");
 
-    // 1.1.0 was live before 1.0.0 is now, and yet it does not come back.
+    // 1.0.1 was live before 1.0.0 is now, and yet it does not come back.
     let further = service.post(rollback, json!({"reason": "still bad"})).await.expect(200);
     assert_eq!(further["live"], "0.0.0");
-    assert_eq!(statuses(&service).await, "1.1.0 rolled_back, 1.0.0 rolled_back, 0.0.0 live");
+    assert_eq!(statuses(&service).await, "1.0.1 rolled_back, 1.0.0 rolled_back, 0.0.0 live");
     let nothing = service.post(rollback, json!({"reason": "and again"})).await;
     nothing.problem(409, "nothing-to-roll-back-to");
-    let named = json!({"reason": "by name", "version": "1.1.0"});
+    let named = json!({"reason": "by name", "version": "1.0.1"});
     service.post(rollback, named).await.problem(409, "cannot-serve");
     let unknown = json!({"reason": "by name", "version": "7.0.0"});
     service.post(rollback, unknown).await.problem(422, "unknown-version");
@@ -78,7 +78,7 @@ async fn rollback_goes_to_the_version_that_was_live_before_and_that_is_named() {
     let back = json!({"reason": "further back", "version": "0.0.0"});
     let back = service.post("/v1/pipelines/hook/rollback", back).await.expect(200);
     assert_eq!(back["live"], "0.0.0");
-    assert_eq!(statuses(&service).await, "1.1.0 rolled_back, 1.0.0 retired, 0.0.0 live");
+    assert_eq!(statuses(&service).await, "1.0.1 rolled_back, 1.0.0 retired, 0.0.0 live");
     service.end().await;
 }
 
@@ -95,7 +95,7 @@ async fn a_rollback_is_not_blocked_by_a_run_in_test_which_is_aborted() {
     let run = service.wait_until(&run, "cancelled").await;
     assert_eq!(run["reason_code"], "test_aborted");
     assert!(run["reason"].as_str().unwrap().ends_with("an incident"), "{run:#}");
-    assert_eq!(statuses(&service).await, "1.1.0 candidate, 1.0.0 rolled_back, 0.0.0 live");
+    assert_eq!(statuses(&service).await, "1.0.1 candidate, 1.0.0 rolled_back, 0.0.0 live");
     service.end().await;
 }
 

@@ -5,6 +5,7 @@ mod checks;
 mod deployment;
 mod evaluation;
 mod experiment;
+mod lifecycle;
 mod outcomes;
 mod search;
 mod training;
@@ -21,6 +22,7 @@ pub use checks::Faults;
 pub use deployment::{DeploymentSettings, DeploymentStrategy, RolloutSettings};
 pub use evaluation::{ComparisonSettings, EvaluationSettings, JudgeSettings, NoData, SmokeSettings};
 pub use experiment::{ExperimentSettings, RampSettings, WatchSettings};
+pub use lifecycle::{LifecycleSettings, WhenGone};
 pub use outcomes::{OutcomeJudgeSettings, OutcomeSettings, PullSettings};
 pub use search::{SearchSettings, SearchStrategy};
 pub use training::TrainingSettings;
@@ -59,6 +61,9 @@ pub struct PipelineConfig {
     /// How outcomes are gathered beside those that applications send.
     #[serde(default)]
     pub outcomes: OutcomeSettings,
+    /// What happens when the models that serve come to their end at the provider.
+    #[serde(default)]
+    pub lifecycle: LifecycleSettings,
 }
 
 /// When a run starts by itself.
@@ -93,6 +98,7 @@ impl PipelineConfig {
         let deployment = &mut Checks { section: "/deployment", faults: &mut faults };
         self.deployment.check(deployment, &self.experiment, &self.watch);
         self.outcomes.check(&mut Checks { section: "/outcomes", faults: &mut faults });
+        self.lifecycle.check(&mut Checks { section: "/lifecycle", faults: &mut faults });
 
         let dataset = self.dataset.faults().into_iter();
         faults.extend(dataset.map(|(field, sentence)| (format!("/dataset{field}"), sentence)));
@@ -146,6 +152,8 @@ mod tests {
         config.experiment.candidate_weight = 10_000;
         config.watch.hold_back_weight = -1;
         config.schedule.cron = "every sunday".into();
+        config.lifecycle.check_seconds = 59.0;
+        config.lifecycle.successor_model = Some(String::new());
         let fields: Vec<_> = config.faults().into_keys().collect();
         assert_eq!(
             fields,
@@ -153,6 +161,8 @@ mod tests {
                 "/dataset/lookback_seconds",
                 "/dataset/minimum_examples",
                 "/experiment/candidate_weight",
+                "/lifecycle/check_seconds",
+                "/lifecycle/successor_model",
                 "/schedule/cron",
                 "/serving_model",
                 "/training/n_epochs",

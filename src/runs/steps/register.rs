@@ -9,7 +9,7 @@ use super::super::machine::StepContext;
 use super::super::trainings::Training;
 use super::super::transition::Transition;
 use super::{broken, training_of, trials};
-use crate::audit::{self, Actor, AuditEvent};
+use crate::audit::By;
 use crate::jobs::JobError;
 use crate::models::{self, NewVersion, Version, VersionStatus};
 use crate::traffic;
@@ -52,18 +52,19 @@ async fn register(
     parent: Uuid,
 ) -> Result<Registered, JobError> {
     let run = context.run;
-    let newest = models::newest(&mut *tx, &run.pipeline).await?;
-    let newest = newest.as_ref().map(|newest| (newest.version, newest.base_model.as_str()));
+    let earlier = models::made(&mut *tx, &run.pipeline).await?;
+    let recipe = models::recipe_of(&mut *tx, training.id).await?;
     let version = NewVersion {
         id: context.services.clock.uuid(),
         pipeline: &run.pipeline,
-        version: Version::next(newest, &training.base_model),
+        version: Version::next(&earlier, training.id, &recipe),
         status,
         provider: &training.provider,
         provider_model_id: model,
         base_model: &training.base_model,
         run_id: Some(run.id),
         training_id: Some(training.id),
+        checkpoint_id: None,
         dataset_digest: Some(&training.dataset_digest),
         parent_id: Some(parent),
         metrics: json!({
@@ -71,13 +72,7 @@ async fn register(
             "trained_tokens": training.trained_tokens, "hyperparameters": training.hyperparameters,
         }),
     };
-    models::insert(&mut *tx, &version).await?;
+    models::register(tx, &version, None, &By::worker()).await?;
     let name = format!("{}@{}", run.pipeline, version.version);
-    let event = AuditEvent {
-        pipeline: Some(&run.pipeline),
-        after: Some(json!({"model_id": model, "run": run.id, "dataset": training.dataset_digest})),
-        ..AuditEvent::new(Actor::Worker, "model.register", ("model_version", &name))
-    };
-    audit::record(tx, event).await?;
     Ok(Registered { id: version.id, name, version: version.version })
 }

@@ -21,7 +21,7 @@ use super::{Fault, FaultPlan, FaultRates, Route};
 /// The plan in force and how far it has come.
 #[derive(Debug)]
 pub(in crate::simulator) struct Dealer {
-    pub(super) plan: FaultPlan,
+    pub(in crate::simulator) plan: FaultPlan,
     random: StdRng,
     /// Calls by kind.
     pub(super) calls: BTreeMap<Route, u64>,

@@ -19,6 +19,7 @@ pub(super) struct DatabaseGauges {
     oldest_job: GaugeVec,
     cost: GaugeVec,
     trained_tokens: IntGaugeVec,
+    model_days_left: IntGaugeVec,
     /// Held while the gauges change and while they are read, so that no scrape sees half of them.
     steady: Arc<Mutex<()>>,
 }
@@ -31,6 +32,8 @@ struct Holdings {
     jobs: Vec<(String, String, i64, f64)>,
     /// Pipeline, currency (empty without a price), cost, billed tokens: since the beginning.
     costs: Vec<(String, String, f64, i64)>,
+    /// Pipeline, version, and the days until the provider shuts it down: of those that serve and have such a date.
+    ends: Vec<(String, String, i64)>,
 }
 
 impl DatabaseGauges {
@@ -48,7 +51,12 @@ impl DatabaseGauges {
         );
         let tokens =
             Opts::new("tuneloop_trained_tokens", "Tokens that all trainings of a pipeline were billed for.");
+        let days_left = Opts::new(
+            "tuneloop_model_days_left",
+            "Days until the provider shuts down the model of a version that serves; below 0 afterwards.",
+        );
         Ok(Self {
+            model_days_left: register(registry, IntGaugeVec::new(days_left, &["pipeline", "version"])?)?,
             cost: register(registry, GaugeVec::new(cost, &["pipeline", "currency"])?)?,
             trained_tokens: register(registry, IntGaugeVec::new(tokens, &["pipeline"])?)?,
             up: register(registry, up)?,
@@ -86,6 +94,7 @@ impl DatabaseGauges {
         self.oldest_job.reset();
         self.cost.reset();
         self.trained_tokens.reset();
+        self.model_days_left.reset();
         self.up.set(if holdings.is_some() { 1.0 } else { 0.0 });
         let Some(holdings) = holdings else { return };
         for (pipeline, status, count) in &holdings.runs {
@@ -96,6 +105,9 @@ impl DatabaseGauges {
                 self.cost.with_label_values(&[pipeline, currency]).set(*cost);
             }
             self.trained_tokens.with_label_values(&[pipeline]).add(*tokens);
+        }
+        for (pipeline, version, days) in &holdings.ends {
+            self.model_days_left.with_label_values(&[pipeline, version]).set(*days);
         }
         for (kind, state, count, age) in &holdings.jobs {
             self.jobs.with_label_values(&[kind, state]).set(*count);
@@ -139,7 +151,16 @@ async fn read(pool: &PgPool) -> Result<Holdings, sqlx::Error> {
     )
     .fetch_all(pool)
     .await?;
+    let ends = sqlx::query!(
+        r#"SELECT pipeline, major || '.' || minor || '.' || patch AS "version!",
+                  (shutdown_date - (now() AT TIME ZONE 'UTC')::date)::bigint AS "days!"
+             FROM model_versions
+            WHERE shutdown_date IS NOT NULL AND status IN ('live', 'hold_back', 'testing')"#
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(Holdings {
+        ends: ends.into_iter().map(|row| (row.pipeline, row.version, row.days)).collect(),
         costs: costs.into_iter().map(|row| (row.pipeline, row.currency, row.cost, row.tokens)).collect(),
         runs: runs.into_iter().map(|row| (row.pipeline, row.status, row.count)).collect(),
         jobs: jobs.into_iter().map(|row| (row.kind, row.state, row.count, row.age)).collect(),

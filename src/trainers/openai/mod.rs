@@ -21,6 +21,7 @@ use std::ops::ControlFlow;
 
 use async_openai::Client;
 use async_openai::config::OpenAIConfig;
+use async_openai::error::OpenAIError;
 use async_openai::traits::RequestOptionsBuilder;
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::{Body, multipart};
@@ -31,8 +32,8 @@ pub use dialect::Dialect;
 pub use settings::{ApiKey, OPENAI_BASE_URL, OpenAiSettings, OpenAiSettingsError};
 
 use super::{
-    Checkpoint, Completion, CompletionRequest, FileId, ProviderJob, RejectReason, Result, Trainer,
-    TrainerError, TrainingEvent, TrainingFile, TrainingRequest,
+    Checkpoint, Completion, CompletionRequest, FileId, ModelState, ProviderJob, RejectReason, Result,
+    Trainer, TrainerError, TrainingEvent, TrainingFile, TrainingRequest,
 };
 use crate::clock::Clock;
 use crate::outbound::{self, CircuitBreaker};
@@ -296,17 +297,30 @@ impl Trainer for OpenAiTrainer {
         wire::completion(&answer).map_err(|why| Operation::Complete.malformed(why))
     }
 
-    async fn model_exists(&self, model_id: &str) -> Result<bool> {
-        let answer = match self.dialect {
-            Dialect::OpenAi => self.calls.models().retrieve_byot::<_, Value>(segment(model_id)).await,
-            // Azure describes models that nobody has deployed, too: only an answer proves that one serves.
-            Dialect::Azure => self.calls.chat().create_byot(wire::short_question(model_id)).await,
-        };
-        match answer.map_err(|error| Operation::Model.error(error.into())) {
-            Ok(_) => Ok(true),
-            Err(TrainerError::Rejected { reason: RejectReason::ModelNotFound, .. }) => Ok(false),
-            Err(error) => Err(error),
+    async fn model(&self, model_id: &str) -> Result<Option<ModelState>> {
+        // Azure describes models that nobody has deployed, too: only an answer proves that one serves.
+        if self.dialect == Dialect::Azure
+            && known(self.calls.chat().create_byot(wire::short_question(model_id)).await)?.is_none()
+        {
+            return Ok(None);
         }
+        let described = known(self.calls.models().retrieve_byot::<_, Value>(segment(model_id)).await);
+        match (self.dialect, described) {
+            // It answers under the name of a deployment; that its model is not described speaks against nothing.
+            (Dialect::Azure, Ok(None) | Err(TrainerError::Rejected { .. })) => {
+                Ok(Some(ModelState::default()))
+            }
+            (_, described) => Ok(described?.as_ref().map(wire::model)),
+        }
+    }
+}
+
+/// The answer to a question about a model; `None` where there is no such model.
+fn known(answer: std::result::Result<Value, OpenAIError>) -> Result<Option<Value>> {
+    match answer.map_err(|error| Operation::Model.error(error.into())) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(TrainerError::Rejected { reason: RejectReason::ModelNotFound, .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Map, Value, json};
 
 use super::http::ErrorObject;
 use crate::trainers::{
-    Checkpoint, Completion, CompletionRequest, FileId, JobStatus, Method, ProviderFailure, ProviderJob,
-    RejectReason, TrainingEvent, TrainingMetrics, TrainingRequest,
+    Checkpoint, Completion, CompletionRequest, FileId, JobStatus, Method, ModelState, ProviderFailure,
+    ProviderJob, RejectReason, TrainingEvent, TrainingMetrics, TrainingRequest,
 };
 
 /// The body of `POST /fine_tuning/jobs`. Hyperparameters that the provider shall choose are left out.
@@ -124,6 +124,27 @@ pub(super) fn completion_body(request: &CompletionRequest) -> Value {
         body["response_format"] = json!({ "type": "json_object" });
     }
     body
+}
+
+/// A `model`. OpenAI tells the day of its end as `shutdown_date`; Azure as `deprecation.inference`, in seconds since 1970
+/// (`deprecation.fine_tune` is only about training it). Each form is read in either place, and what is none is left out.
+pub(super) fn model(value: &Value) -> ModelState {
+    let told = [value.get("shutdown_date"), value.pointer("/deprecation/inference")];
+    ModelState { shutdown_date: told.into_iter().flatten().find_map(day) }
+}
+
+/// A day: `2027-01-31`, a time that begins so, or seconds since 1970.
+fn day(value: &Value) -> Option<NaiveDate> {
+    match value {
+        Value::String(text) => text.get(..10)?.parse().ok(),
+        // 0 is how Azure says that nothing is known.
+        Value::Number(number) => {
+            let seconds = number.as_f64().filter(|seconds| *seconds >= 1.0)?;
+            let seconds = Duration::try_from_secs_f64(seconds).ok()?.as_secs();
+            Some(DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)?.date_naive())
+        }
+        _ => None,
+    }
 }
 
 /// The body of a question whose answer is of no interest.
@@ -241,6 +262,26 @@ mod tests {
         assert_eq!(integer(&value, "text"), None);
         assert_eq!(time(&value, "at").map(|time| time.timestamp()), Some(1_700_000_000));
         assert_eq!(time(&value, "before"), None);
+    }
+
+    #[test]
+    fn the_end_of_a_model_is_read_in_the_forms_of_either_service() {
+        let end = |value: Value| model(&value).shutdown_date.map(|date| date.to_string());
+        let day = Some("2027-01-31".to_owned());
+        assert_eq!(end(json!({ "shutdown_date": "2027-01-31" })), day);
+        assert_eq!(end(json!({ "shutdown_date": "2027-01-31T00:00:00Z" })), day);
+        assert_eq!(end(json!({ "shutdown_date": 1_801_353_600 })), day);
+        assert_eq!(end(json!({ "deprecation": { "fine_tune": 1, "inference": 1_801_353_600 } })), day);
+        assert_eq!(end(json!({ "shutdown_date": null, "deprecation": { "inference": 1_801_353_600 } })), day);
+        for none in [
+            json!({}),
+            json!({ "shutdown_date": "soon" }),
+            json!({ "shutdown_date": "ééééééé" }),
+            json!({ "shutdown_date": 1e300 }),
+            json!({ "deprecation": { "fine_tune": 1_801_353_600, "inference": 0 } }),
+        ] {
+            assert_eq!(end(none.clone()), None, "{none}");
+        }
     }
 
     #[test]

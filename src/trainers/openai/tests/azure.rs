@@ -141,7 +141,17 @@ async fn jobs_speak_azures_words() {
 #[tokio::test]
 async fn a_model_serves_once_a_person_deployed_it() {
     let provider = StandIn::start(|seen| {
-        if seen.json()["model"] == "gpt.ft-2" {
+        if seen.path == "/openai/v1/models/gpt.ft-2" {
+            return Reply::json(
+                200,
+                &json!({ "id": "gpt.ft-2", "deprecation": { "inference": 1_801_353_600 } }),
+            );
+        }
+        if seen.path.starts_with("/openai/v1/models/") {
+            let error = json!({ "code": "404", "message": "Resource not found" });
+            return Reply::json(404, &json!({ "error": error }));
+        }
+        if seen.json()["model"] != "gpt.ft-1" {
             return Reply::json(200, &json!({ "choices": [{ "message": { "content": "yes" } }] }));
         }
         let error = json!({ "code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist." });
@@ -153,11 +163,18 @@ async fn a_model_serves_once_a_person_deployed_it() {
     let TrainerError::Rejected { reason, message } = error else { panic!("{error:?}") };
     assert_eq!(reason, RejectReason::ModelNotFound);
     assert!(message.contains("deploy the model at Azure"), "{message}");
-    assert_eq!(trainer.model_exists("gpt.ft-1").await, Ok(false));
-    assert_eq!(trainer.model_exists("gpt.ft-2").await, Ok(true));
-    for seen in provider.seen() {
-        assert_eq!(seen.path, "/openai/v1/chat/completions");
-    }
+    assert_eq!(trainer.model("gpt.ft-1").await, Ok(None), "whatever describes it");
+    let state = trainer.model("gpt.ft-2").await.expect("an answer").expect("a model");
+    assert_eq!(state.shutdown_date.map(|date| date.to_string()).as_deref(), Some("2027-01-31"));
+    // Deployed under a name that is no model's.
+    assert_eq!(trainer.model("headlines").await, Ok(Some(ModelState::default())));
+    let asked: Vec<String> = provider.seen().into_iter().map(|seen| seen.path).collect();
+    let chat = "/openai/v1/chat/completions".to_owned();
+    let model = |name: &str| format!("/openai/v1/models/{name}");
+    assert_eq!(
+        asked,
+        [chat.clone(), chat.clone(), chat.clone(), model("gpt.ft-2"), chat, model("headlines")]
+    );
 }
 
 #[tokio::test]

@@ -117,6 +117,7 @@ async fn a_refusal_to_cancel_a_running_job_is_an_error() {
 async fn models_are_there_or_not_or_cannot_be_looked_for() {
     let provider = StandIn::start(|seen| match seen.path.as_str() {
         "/v1/models/ft:gpt-4o-mini:acme:hook:abc" => Reply::json(200, &json!({ "id": "x" })),
+        "/v1/models/gpt-3.5-turbo" => Reply::json(200, &json!({ "id": "x", "shutdown_date": "2026-12-31" })),
         "/v1/models/org%2Fgone" => Reply::json(
             404,
             &json!({ "error": { "message": "The model does not exist", "code": "model_not_found" } }),
@@ -130,14 +131,17 @@ async fn models_are_there_or_not_or_cannot_be_looked_for() {
     let provider = provider.await;
     let trainer = trainer(&provider.base_url);
     assert_eq!(trainer.model_exists("ft:gpt-4o-mini:acme:hook:abc").await, Ok(true));
+    assert_eq!(trainer.model("ft:gpt-4o-mini:acme:hook:abc").await, Ok(Some(ModelState::default())));
+    let ending = ModelState { shutdown_date: "2026-12-31".parse().ok() };
+    assert_eq!(trainer.model("gpt-3.5-turbo").await, Ok(Some(ending)));
     assert_eq!(trainer.model_exists("org/gone").await, Ok(false));
     for model in ["unrouted", "page"] {
-        let error = trainer.model_exists(model).await.expect_err(model);
+        let error = trainer.model(model).await.expect_err(model);
         assert!(
             matches!(error, TrainerError::Rejected { reason: RejectReason::WrongBaseUrl, .. }),
             "{error:?}"
         );
     }
-    let error = trainer.model_exists("broken").await.expect_err("no answer");
+    let error = trainer.model("broken").await.expect_err("no answer");
     assert!(matches!(error, TrainerError::Retryable { .. }), "{error:?}");
 }
