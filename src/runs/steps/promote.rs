@@ -1,5 +1,7 @@
 //! Promote: the candidate becomes the live version, in one transaction with its traffic revision.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::super::machine::StepContext;
@@ -7,17 +9,19 @@ use super::super::transition::Transition;
 use super::super::{RunStatus, Step, wind_down};
 use super::{broken, seconds};
 use crate::audit::By;
-use crate::experiments;
+use crate::experiments::{self, Metric, Phase, Planned};
 use crate::halt;
 use crate::jobs::JobError;
 use crate::models::{self, VersionStatus};
-use crate::traffic::{self, Promotion};
+use crate::traffic::{self, Promotion, WHOLE};
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let run = context.run;
     let candidate = run.model_version_id.ok_or_else(|| broken("its model version"))?;
 
     let experiment = run.experiment_id.ok_or_else(|| broken("its experiment"))?;
+    // Outside of the pipeline's lock: it may read many outcomes.
+    let planned = planned_errors(context).await?;
     let mut tx = context.begin_with_pipeline().await?;
     let experiment =
         experiments::by_id(&mut *tx, experiment).await?.ok_or_else(|| broken("its experiment"))?;
@@ -34,6 +38,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
         let wait = seconds(context.config.experiment.interval_seconds);
         return Ok(Transition::wait(tx, wait, "kill_switch", reason));
     }
+    experiments::freeze_planned_errors(&mut tx, experiment.id, Phase::Watch, &planned).await?;
     let candidate = models::by_id(&mut *tx, candidate).await?.ok_or_else(|| broken("its model version"))?;
     let reason = format!("run {} earned it", run.id);
     let hold_back = context.config.watch.hold_back_weight;
@@ -48,4 +53,17 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     halt::point("promote", "promoted");
     Ok(Transition::next(tx, Step::Watch, format!("{} is live", candidate.name()))
         .with(json!({"version": candidate.version, "revision": revision, "weight": promotion.weight})))
+}
+
+/// What the looks of the watch are planned for. Without a hold-back they compare with what is over, and the first look fixes it.
+async fn planned_errors(context: &StepContext<'_>) -> Result<BTreeMap<Metric, f64>, JobError> {
+    let watch = &context.config.watch;
+    if watch.hold_back_weight == 0 {
+        return Ok(BTreeMap::new());
+    }
+    let candidate_share = 1.0 - f64::from(watch.hold_back_weight) / f64::from(WHOLE);
+    let planned = Planned { candidate_share, seconds: watch.duration_seconds };
+    let mut conn = context.services.db.acquire().await?;
+    let (pipeline, rules) = (&context.run.pipeline, &context.config.experiment.rules);
+    Ok(experiments::planned_errors(&mut conn, pipeline, rules, planned, context.now).await?)
 }
