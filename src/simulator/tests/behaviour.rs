@@ -54,6 +54,28 @@ async fn a_job_goes_its_way_and_leaves_a_model_and_a_result_file() {
 }
 
 #[tokio::test]
+async fn a_model_that_a_plan_ends_is_neither_described_nor_asked_nor_trained_until_another_plan() {
+    let harness = Harness::new();
+    let file = harness.file(&examples(120)).await;
+    let (name, ask) = ("gpt-4o-2024-08-06", json!({"role": "user", "content": "Hello"}));
+    let job = json!({"model": name, "training_file": file});
+    let ask = json!({"model": name, "messages": [ask]});
+    let plan = json!({"models": {name: {"gone": true}}});
+    harness.simulator.set_faults(FaultPlan::parse(&plan.to_string()).unwrap());
+    let missing = (404, json!("model"), json!("model_not_found"));
+    assert_eq!(harness.get(&format!("/models/{name}")).await.error(), missing);
+    assert_eq!(harness.post("/chat/completions", &ask).await.error(), missing);
+    harness.post(JOBS, &job).await.error();
+    let left = list(&harness.get("/models").await.ok(), "id");
+    assert!(!left.contains(&name.to_owned()) && left.contains(&"gpt-4o".to_owned()), "{left:?}");
+
+    harness.simulator.set_faults(FaultPlan::default());
+    assert_eq!(harness.get(&format!("/models/{name}")).await.ok().get("shutdown_date"), None);
+    harness.post("/chat/completions", &ask).await.ok();
+    harness.post(JOBS, &job).await.ok();
+}
+
+#[tokio::test]
 async fn events_come_newest_first_with_a_falling_loss() {
     let harness = Harness::new();
     let id = harness.job(&harness.file(&examples(120)).await).await;

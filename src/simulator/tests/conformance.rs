@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::harness::{Answer, Harness, examples};
 use super::spec::{Spec, events};
+use crate::simulator::FaultPlan;
 
 /// Calls operations and has the specification judge each answer.
 struct Judged {
@@ -137,6 +138,10 @@ async fn models(judged: &Judged, tuned: &str) {
         assert_eq!(events(&plain).len() + 1, events(&counted).len());
     }
     judged.post("/chat/completions", "", &json!({"model": "gpt-9", "messages": []})).await.error();
+    let plan = FaultPlan::parse(r#"{"models": {"gpt-4o": {"shutdown_date": "2027-01-31"}}}"#).unwrap();
+    judged.harness.simulator.set_faults(plan);
+    assert_eq!(judged.get("/models/{model}", "gpt-4o").await.ok()["shutdown_date"], "2027-01-31");
+    judged.get("/models", "").await.ok();
     judged.delete("/models/{model}", "gpt-4o").await.error();
     judged.delete("/models/{model}", tuned).await.ok();
     judged.get("/models/{model}", tuned).await.error();
