@@ -31,6 +31,7 @@ mod pipelines;
 mod plan;
 mod preflight;
 pub mod problem;
+mod publications;
 pub mod reply;
 pub mod request_id;
 pub mod responses;
@@ -159,6 +160,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(costs::routes())
         .merge(models::routes())
         .merge(traffic::routes())
+        .merge(publications::routes())
         .merge(pins::routes())
         .merge(kill_switch::routes())
         .merge(outcomes::routes())

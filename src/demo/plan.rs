@@ -9,8 +9,8 @@ use crate::dataset::{DatasetSettings, Template};
 use crate::experiments::decision::Rules;
 use crate::pipelines::PipelineConfig;
 use crate::pipelines::config::{
-    BudgetSettings, EvaluationSettings, ExperimentSettings, OutcomeSettings, ScheduleSettings,
-    TrainingSettings, WatchSettings,
+    BudgetSettings, EvaluationSettings, ExperimentSettings, OutcomeSettings, PublicationSettings,
+    ScheduleSettings, TrainingSettings, WatchSettings,
 };
 use crate::preflight::{PriceTable, PriceTableError};
 
@@ -112,6 +112,7 @@ pub(super) fn config(pipeline: DemoPipeline, lookback: TimeDelta) -> PipelineCon
             hold_back_weight: CANDIDATE_WEIGHT,
         },
         outcomes: OutcomeSettings::default(),
+        publication: PublicationSettings::default(),
     }
 }
 

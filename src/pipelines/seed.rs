@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use super::config::{
     BudgetSettings, EvaluationSettings, ExperimentSettings, OutcomeSettings, PipelineConfig,
-    ScheduleSettings, TrainingSettings, WatchSettings,
+    PublicationSettings, ScheduleSettings, TrainingSettings, WatchSettings,
 };
 use super::store::{NotSaved, lock, save};
 use crate::audit::By;
@@ -37,6 +37,7 @@ pub async fn seed(db: &PgPool, clock: &Clock, settings: &SeedArgs) -> Result<(),
                 experiment: ExperimentSettings::default(),
                 watch: WatchSettings::default(),
                 outcomes: OutcomeSettings::default(),
+                publication: PublicationSettings::default(),
             };
             save(&mut tx, clock, name, &config, &By::system()).await?;
             tx.commit().await?;

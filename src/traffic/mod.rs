@@ -5,6 +5,7 @@ pub mod assignment;
 mod changes;
 mod kill_switch;
 mod pins;
+mod publications;
 mod revisions;
 pub mod snapshot;
 
@@ -18,6 +19,7 @@ use crate::models::{Version, VersionStatus};
 pub use changes::{TestArms, end_test, end_watch, promote, ramp, rollback, set_split, start_test};
 pub use kill_switch::set_kill_switch;
 pub use pins::{MOST_PINS, NewPin, Pin, pin, pin_of, pins, unpin};
+pub use publications::{PUBLISH, publication_subject, wake_publications};
 pub use revisions::{NewRevision, append, at, current, history, last_change, lock};
 
 /// The whole of a pipeline's traffic, in basis points.

@@ -5,6 +5,7 @@ mod checks;
 mod evaluation;
 mod experiment;
 mod outcomes;
+mod publication;
 mod search;
 mod training;
 
@@ -20,6 +21,9 @@ pub use checks::Faults;
 pub use evaluation::{ComparisonSettings, EvaluationSettings, JudgeSettings, NoData, SmokeSettings};
 pub use experiment::{ExperimentSettings, RampSettings, WatchSettings};
 pub use outcomes::{OutcomeJudgeSettings, OutcomeSettings, PullSettings};
+pub use publication::{
+    ConfigMapTarget, FileTarget, HttpTarget, PublicationSettings, PublicationTarget, RestartOn, TargetKind,
+};
 pub use search::{SearchSettings, SearchStrategy};
 pub use training::TrainingSettings;
 
@@ -54,6 +58,9 @@ pub struct PipelineConfig {
     /// How outcomes are gathered beside those that applications send.
     #[serde(default)]
     pub outcomes: OutcomeSettings,
+    /// Where its traffic is published for applications that do not ask the API.
+    #[serde(default)]
+    pub publication: PublicationSettings,
 }
 
 /// When a run starts by itself.
@@ -86,6 +93,7 @@ impl PipelineConfig {
         self.experiment.check(&mut Checks { section: "/experiment", faults: &mut faults });
         self.watch.check(&mut Checks { section: "/watch", faults: &mut faults });
         self.outcomes.check(&mut Checks { section: "/outcomes", faults: &mut faults });
+        self.publication.check(&mut Checks { section: "/publication", faults: &mut faults });
 
         let dataset = self.dataset.faults().into_iter();
         faults.extend(dataset.map(|(field, sentence)| (format!("/dataset{field}"), sentence)));

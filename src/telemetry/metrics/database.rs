@@ -19,6 +19,7 @@ pub(super) struct DatabaseGauges {
     oldest_job: GaugeVec,
     cost: GaugeVec,
     trained_tokens: IntGaugeVec,
+    publications: IntGaugeVec,
     /// Held while the gauges change and while they are read, so that no scrape sees half of them.
     steady: Arc<Mutex<()>>,
 }
@@ -31,6 +32,8 @@ struct Holdings {
     jobs: Vec<(String, String, i64, f64)>,
     /// Pipeline, currency (empty without a price), cost, billed tokens: since the beginning.
     costs: Vec<(String, String, f64, i64)>,
+    /// Pipeline, target, revisions that are not published there.
+    publications: Vec<(String, String, i64)>,
 }
 
 impl DatabaseGauges {
@@ -48,7 +51,12 @@ impl DatabaseGauges {
         );
         let tokens =
             Opts::new("tuneloop_trained_tokens", "Tokens that all trainings of a pipeline were billed for.");
+        let behind = Opts::new(
+            "tuneloop_publication_revisions_behind",
+            "Traffic revisions that a target of a pipeline's publication is behind; 0 when it has the newest.",
+        );
         Ok(Self {
+            publications: register(registry, IntGaugeVec::new(behind, &["pipeline", "target"])?)?,
             cost: register(registry, GaugeVec::new(cost, &["pipeline", "currency"])?)?,
             trained_tokens: register(registry, IntGaugeVec::new(tokens, &["pipeline"])?)?,
             up: register(registry, up)?,
@@ -86,6 +94,7 @@ impl DatabaseGauges {
         self.oldest_job.reset();
         self.cost.reset();
         self.trained_tokens.reset();
+        self.publications.reset();
         self.up.set(if holdings.is_some() { 1.0 } else { 0.0 });
         let Some(holdings) = holdings else { return };
         for (pipeline, status, count) in &holdings.runs {
@@ -96,6 +105,9 @@ impl DatabaseGauges {
                 self.cost.with_label_values(&[pipeline, currency]).set(*cost);
             }
             self.trained_tokens.with_label_values(&[pipeline]).add(*tokens);
+        }
+        for (pipeline, target, behind) in &holdings.publications {
+            self.publications.with_label_values(&[pipeline, target]).set(*behind);
         }
         for (kind, state, count, age) in &holdings.jobs {
             self.jobs.with_label_values(&[kind, state]).set(*count);
@@ -139,7 +151,14 @@ async fn read(pool: &PgPool) -> Result<Holdings, sqlx::Error> {
     )
     .fetch_all(pool)
     .await?;
+    let publications = sqlx::query!(
+        r#"SELECT s.pipeline, s.target, p.traffic_revision - coalesce(s.published_revision, 0) AS "behind!"
+             FROM publications s JOIN pipelines p ON p.name = s.pipeline WHERE s.active"#
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(Holdings {
+        publications: publications.into_iter().map(|row| (row.pipeline, row.target, row.behind)).collect(),
         costs: costs.into_iter().map(|row| (row.pipeline, row.currency, row.cost, row.tokens)).collect(),
         runs: runs.into_iter().map(|row| (row.pipeline, row.status, row.count)).collect(),
         jobs: jobs.into_iter().map(|row| (row.kind, row.state, row.count, row.age)).collect(),
