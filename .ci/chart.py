@@ -41,6 +41,9 @@ REFUSED = [
     ({"azure": {"existingSecret": "azure"}}, "azure.endpoint"),
     ({"azure": {"endpoint": "example.openai.azure.com", "existingSecret": "azure"}}, "endpoint"),
     ({"webhook": {"secret": "whsec_MDEy"}}, "secret"),
+    ({"publication": {"configMaps": {"enabled": True}}, "serviceAccount": {"create": False}}, "serviceAccount.create"),
+    ({"publication": {"configMaps": {"names": ["Models"]}}}, "names"),
+    ({"publication": {"secrets": ["models"]}}, "secrets"),
     ({"prices": {"models": {}}}, "currency"),
     ({"prices": {"currency": "dollars", "models": {}}}, "currency"),
     ({"prices": {"currency": "USD", "models": {"a": {"training": 1}}}}, "training"),
@@ -114,6 +117,30 @@ def check_pods(values_file, by_kind):
     assert mounts == volumes, f"{values_file}: mounts {mounts} are not the volumes {volumes}"
 
 
+def check_role(values_file, by_kind):
+    """The Role allows the calls that tests/publication sees the service make, and no others."""
+    settings = yaml.safe_load(values_file.read_text()).get("publication", {}).get("configMaps", {})
+    enabled = settings.get("enabled", False)
+    mounted = by_kind["Deployment"]["spec"]["template"]["spec"]["automountServiceAccountToken"]
+    assert enabled == mounted == ("Role" in by_kind) == ("RoleBinding" in by_kind), f"{values_file}: half a Role"
+    if not enabled:
+        return
+    role, binding = by_kind["Role"], by_kind["RoleBinding"]
+    allowed = {(verb, resource): tuple(rule.get("resourceNames", ())) for rule in role["rules"]
+               for resource in rule["resources"] for verb in rule["verbs"]}
+    named, deployments = tuple(settings.get("names", ())), tuple(settings.get("deployments", ()))
+    expected = {("get", "configmaps"): named, ("patch", "configmaps"): named, ("create", "configmaps"): ()}
+    if deployments:
+        expected[("patch", "deployments")] = deployments
+    assert allowed == expected, f"{values_file}: the Role allows {allowed}, not {expected}"
+    namespaces = {each["metadata"]["namespace"] for each in (role, binding)}
+    assert namespaces == {settings.get("namespace") or NAMESPACE}, f"{values_file}: {namespaces}"
+    account = by_kind["Deployment"]["spec"]["template"]["spec"]["serviceAccountName"]
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}
+    assert binding["subjects"] == [subject], f"{values_file}: the Role is bound to {binding['subjects']}"
+    assert binding["roleRef"]["name"] == role["metadata"]["name"], f"{values_file}: another Role is bound"
+
+
 def check_prices(values_file, by_kind, serve, place):
     """The variable names the file that the ConfigMap's table is mounted as."""
     prices = yaml.safe_load(values_file.read_text()).get("prices")
@@ -162,6 +189,7 @@ def main(chart, output):
         by_kind = objects(text)
         assert by_kind == objects(render_new(chart, values)), f"{values_file}: the two Helms differ"
         check_pods(values_file, by_kind)
+        check_role(values_file, by_kind)
     check_refusals(chart)
     print(f"chart: {len(values_files)} sets of values rendered, {len(REFUSED)} refused, by two versions of Helm")
 

@@ -75,6 +75,19 @@ pub struct TrackingArgs {
     pub mlflow_tracking_uri: Option<Url>,
 }
 
+/// What pipelines may publish to. The Kubernetes API is found by a kubeconfig or the pod's service account.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Publication")]
+pub struct PublicationArgs {
+    /// Directory below which pipelines may publish files; none are written without it
+    #[arg(long = "publication-dir", env = "TUNELOOP_PUBLICATION_DIR", value_name = "DIRECTORY")]
+    pub directory: Option<PathBuf>,
+
+    /// Let pipelines publish to private, link-local and loopback addresses by HTTP
+    #[arg(long = "publication-allow-private", env = "TUNELOOP_PUBLICATION_ALLOW_PRIVATE")]
+    pub allow_private: bool,
+}
+
 /// What the pipelines `hook` and `body` are created with when the database has none. Existing pipelines keep
 /// their configuration.
 #[derive(Args, Clone, Debug)]
@@ -265,6 +278,10 @@ pub struct ServeArgs {
     /// The worker.
     #[command(flatten)]
     pub worker: WorkerArgs,
+
+    /// Publication.
+    #[command(flatten)]
+    pub publication: PublicationArgs,
 
     /// Tracking.
     #[command(flatten)]

@@ -24,6 +24,7 @@ mod outcome_judge;
 mod outcome_pull;
 pub mod pipelines;
 pub mod preflight;
+pub mod publication;
 pub mod runs;
 pub mod schedule;
 pub mod service;

@@ -16,6 +16,7 @@ use crate::outcome_judge;
 use crate::outcome_pull;
 use crate::pipelines::cron::Cron;
 use crate::pipelines::{self, Pipeline};
+use crate::publication;
 use crate::runs::{self, RunStatus};
 use crate::telemetry::metrics::Metrics;
 
@@ -76,6 +77,9 @@ impl Scheduler {
     /// schedulers that tick at once, one inserts the run.
     pub async fn tick(&self) -> sqlx::Result<()> {
         let now = self.clock.now();
+        if let Err(error) = publication::schedule(&self.db).await {
+            tracing::warn!(%error, "what is to be published could not be scheduled");
+        }
         let mut after: Option<String> = None;
         loop {
             let page = pipelines::all(&self.db, after.as_deref(), 100).await?;

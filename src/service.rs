@@ -22,6 +22,7 @@ use crate::model_check::ModelCheck;
 use crate::outcome_judge::OutcomeJudge;
 use crate::outcome_pull::OutcomePull;
 use crate::preflight::PriceTable;
+use crate::publication::{Publication, PublicationMetrics, Reach};
 use crate::runs::{Cleanup, RunHandler, Services};
 use crate::schedule::Scheduler;
 use crate::standard_webhooks::WebhookSecret;
@@ -49,6 +50,8 @@ pub struct Service {
     pub prices: PriceTable,
     /// How long outcomes are kept.
     pub outcome_retention: TimeDelta,
+    /// What pipelines may publish to.
+    pub reach: Reach,
     /// What this process does.
     pub roles: Roles,
     /// How the worker works.
@@ -58,7 +61,7 @@ pub struct Service {
 /// Why the service ended although nobody asked for it.
 #[derive(Debug, Error)]
 pub enum ServiceError {
-    /// The metrics of the API are registered already.
+    /// The metrics of a part are registered already.
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     /// The API cannot go on.
@@ -100,7 +103,7 @@ impl Service {
         let router = if self.roles.api { api::router(state) } else { api::operations(state) };
         parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
         if self.roles.worker {
-            let worker = self.worker();
+            let worker = self.worker()?;
             let stop = stop.clone();
             parts.spawn(async move {
                 worker.run(stop).await;
@@ -123,7 +126,7 @@ impl Service {
         outcome
     }
 
-    fn worker(&self) -> Worker {
+    fn worker(&self) -> Result<Worker, ServiceError> {
         let services = Services {
             db: self.db.clone(),
             clock: self.clock.clone(),
@@ -153,10 +156,16 @@ impl Service {
                 trainers: self.trainers.clone(),
                 metrics: self.metrics.clone(),
             }),
+            Arc::new(Publication {
+                db: self.db.clone(),
+                clock: self.clock.clone(),
+                reach: self.reach.clone(),
+                metrics: PublicationMetrics::register(self.metrics.registry())?,
+            }),
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];
         let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
-        Worker::new(db, clock, metrics, self.worker.clone(), handlers)
+        Ok(Worker::new(db, clock, metrics, self.worker.clone(), handlers))
     }
 }
 

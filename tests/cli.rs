@@ -223,6 +223,7 @@ fn help_reads_well_and_hides_secrets() {
         "Provider:",
         "New pipelines:",
         "Worker:",
+        "Publication:",
         "Tracking:",
         "Logs & traces:",
     ];

@@ -32,6 +32,7 @@ mod plan;
 mod preflight;
 pub mod problem;
 mod promote;
+mod publications;
 pub mod reply;
 pub mod request_id;
 pub mod responses;
@@ -167,6 +168,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(promote::routes())
         .merge(traffic::routes())
         .merge(traffic_diff::routes())
+        .merge(publications::routes())
         .merge(pins::routes())
         .merge(kill_switch::routes())
         .merge(outcomes::routes())

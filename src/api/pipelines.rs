@@ -21,6 +21,7 @@ use crate::dataset::{OutcomeQuery, SourceError};
 use crate::outcome_pull;
 use crate::pipelines::cron::Cron;
 use crate::pipelines::{self, Pipeline, PipelineConfig};
+use crate::publication;
 use crate::traffic;
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -192,6 +193,7 @@ async fn put_pipeline(
     }
     let pipeline = pipelines::save(&mut tx, &state.clock, &name, &config, &principal.by()).await?;
     outcome_pull::changed(&mut tx, former.as_ref().map(|former| &former.config), &pipeline).await?;
+    publication::changed(&mut tx, &pipeline, &principal.by()).await?;
     tx.commit().await?;
     let version = i64::from(pipeline.config_version);
     let view = view(&state, pipeline).await?;

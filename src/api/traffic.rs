@@ -17,6 +17,7 @@ use super::extract::{Json, Path, Query};
 use super::idempotency::{self, Begin, Idempotent, RequestKey};
 use super::page::{Cursor, Limit, Page};
 use super::problem::{FieldError, Problem};
+use super::publications::{self, PublicationSummary};
 use super::reply::Reply;
 use super::responses::{Conflict, NotFound, PreconditionFailed, PreconditionRequired};
 use crate::models::Version;
@@ -59,6 +60,9 @@ pub(super) struct TrafficView {
     decision_id: Option<Uuid>,
     /// Whether somebody overrode a safety check that had failed.
     forced: bool,
+    /// How far it is published at each target; of the revision in force only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    publications: Vec<PublicationSummary>,
     /// Why it was written.
     kind: RevisionKind,
     /// The same in one sentence.
@@ -103,6 +107,7 @@ impl From<Revision> for TrafficView {
             experiment_id: revision.experiment_id,
             decision_id: revision.decision_id,
             forced: revision.forced,
+            publications: Vec::new(),
             kind: revision.kind,
             reason: revision.reason,
             actor: revision.actor,
@@ -113,8 +118,10 @@ impl From<Revision> for TrafficView {
 
 /// The revision in force.
 pub(super) async fn revision_view(conn: &mut PgConnection, pipeline: &str) -> Result<TrafficView, Problem> {
-    let revision = traffic::current(conn, pipeline).await?;
-    Ok(revision.ok_or_else(|| Problem::not_found("pipeline", pipeline))?.into())
+    let revision = traffic::current(&mut *conn, pipeline).await?;
+    let mut view = TrafficView::from(revision.ok_or_else(|| Problem::not_found("pipeline", pipeline))?);
+    view.publications = publications::summaries(conn, pipeline).await?;
+    Ok(view)
 }
 
 /// Show the traffic split in force

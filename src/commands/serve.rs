@@ -13,6 +13,7 @@ use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
 use crate::outbound::CircuitBreaker;
 use crate::preflight::PriceTable;
+use crate::publication::Reach;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
 use crate::trainers::{ApiKey, OpenAiSettings, OpenAiTrainer, Trainers};
@@ -57,6 +58,11 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
         prices: prices(settings)?,
         outcome_retention: TimeDelta::days(settings.outcome_retention_days.into()),
         webhook_secret: settings.provider.openai_webhook_secret.clone(),
+        reach: Reach {
+            directory: settings.publication.directory.clone(),
+            allow_private: settings.publication.allow_private,
+            ..Reach::default()
+        },
         roles: settings.roles,
         worker: WorkerSettings {
             slots: settings.worker.slots as usize,

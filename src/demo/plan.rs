@@ -10,7 +10,7 @@ use crate::experiments::decision::Rules;
 use crate::pipelines::PipelineConfig;
 use crate::pipelines::config::{
     BudgetSettings, DeploymentSettings, EvaluationSettings, ExperimentSettings, LifecycleSettings,
-    OutcomeSettings, ScheduleSettings, TrainingSettings, WatchSettings,
+    OutcomeSettings, PublicationSettings, ScheduleSettings, TrainingSettings, WatchSettings,
 };
 use crate::preflight::{PriceTable, PriceTableError};
 
@@ -114,6 +114,7 @@ pub(super) fn config(pipeline: DemoPipeline, lookback: TimeDelta) -> PipelineCon
         deployment: DeploymentSettings::default(),
         outcomes: OutcomeSettings::default(),
         lifecycle: LifecycleSettings::default(),
+        publication: PublicationSettings::default(),
     }
 }
 

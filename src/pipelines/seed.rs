@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use super::config::{
     BudgetSettings, DeploymentSettings, EvaluationSettings, ExperimentSettings, LifecycleSettings,
-    OutcomeSettings, PipelineConfig, ScheduleSettings, TrainingSettings, WatchSettings,
+    OutcomeSettings, PipelineConfig, PublicationSettings, ScheduleSettings, TrainingSettings, WatchSettings,
 };
 use super::store::{NotSaved, lock, save};
 use crate::audit::By;
@@ -39,6 +39,7 @@ pub async fn seed(db: &PgPool, clock: &Clock, settings: &SeedArgs) -> Result<(),
                 deployment: DeploymentSettings::default(),
                 outcomes: OutcomeSettings::default(),
                 lifecycle: LifecycleSettings::default(),
+                publication: PublicationSettings::default(),
             };
             save(&mut tx, clock, name, &config, &By::system()).await?;
             tx.commit().await?;

@@ -6,6 +6,7 @@ mod changes;
 mod kill_switch;
 mod lost_model;
 mod pins;
+mod publications;
 mod revisions;
 pub mod snapshot;
 
@@ -22,6 +23,7 @@ pub use changes::{
 pub use kill_switch::set_kill_switch;
 pub use lost_model::{drop_share, fallbacks, replace_lost};
 pub use pins::{MOST_PINS, NewPin, Pin, pin, pin_of, pins, unpin};
+pub use publications::{PUBLISH, publication_subject, wake_publications};
 pub use revisions::{NewRevision, append, at, by_number, current, history, last_change, lock};
 
 /// The whole of a pipeline's traffic, in basis points.

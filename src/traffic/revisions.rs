@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::{Revision, RevisionKind, Share, WHOLE};
+use super::{Revision, RevisionKind, Share, WHOLE, wake_publications};
 use crate::audit::{self, AuditEvent, By};
 use crate::models::{Version, VersionStatus};
 
@@ -39,7 +39,7 @@ pub async fn lock(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<bool>
     Ok(found.is_some())
 }
 
-/// Writes the next revision of a pipeline, with its audit event, and returns its number.
+/// Writes the next revision of a pipeline, with its audit event, and returns its number. Where it is published is told.
 ///
 /// While the kill switch is on, what would serve is kept as withheld and the live version serves everything, whatever the
 /// change: so each change says what is restored, and none has to know of the switch.
@@ -106,7 +106,8 @@ pub async fn append(
         reason: Some(new.reason),
         ..by.event(new.kind.action(), ("pipeline", pipeline))
     };
-    audit::record(conn, event).await?;
+    audit::record(&mut *conn, event).await?;
+    wake_publications(conn, pipeline).await?;
     Ok(revision)
 }
 

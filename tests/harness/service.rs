@@ -17,6 +17,7 @@ use tuneloop::config::Secret;
 use tuneloop::dataset::{DatasetStore, Sources};
 use tuneloop::jobs::{self, WorkerSettings};
 use tuneloop::preflight::PriceTable;
+use tuneloop::publication::Reach;
 use tuneloop::service::{Service, ServiceError};
 use tuneloop::simulator::{Settings, Simulator};
 use tuneloop::standard_webhooks::WebhookSecret;
@@ -62,6 +63,11 @@ impl TestService {
 
     /// A service whose provider takes this long for a training.
     pub(crate) async fn with_training_time(training_time: Duration) -> Self {
+        Self::with(training_time, Reach::default()).await
+    }
+
+    /// A service whose pipelines may publish to what is in reach.
+    pub(crate) async fn with(training_time: Duration, reach: Reach) -> Self {
         let database = fresh_database().await;
         let clock = Clock::system();
         let stop = CancellationToken::new();
@@ -90,6 +96,7 @@ impl TestService {
             prices: PriceTable::parse(PRICES).expect("is a price table"),
             outcome_retention: chrono::TimeDelta::days(400),
             webhook_secret: Some(WebhookSecret::new(WEBHOOK_SECRET).expect("is a secret")),
+            reach,
             roles: "api,worker,scheduler".parse().expect("names roles"),
             worker: WorkerSettings {
                 slots: 8,
@@ -256,7 +263,7 @@ impl TestService {
     /// end without an error.
     pub(crate) async fn end(mut self) {
         let amiss = "SELECT coalesce(j.kind || ' ' || j.subject, 'none for ' || r.id)
-                       FROM (SELECT * FROM jobs WHERE state IN ('ready', 'leased') AND kind NOT IN ('outcome_pull', 'outcome_judge', 'model_check')) j
+                       FROM (SELECT * FROM jobs WHERE state IN ('ready', 'leased') AND kind NOT IN ('outcome_pull', 'outcome_judge', 'model_check', 'publish')) j
                        FULL JOIN (SELECT id FROM runs WHERE finished_at IS NULL) r
                          ON j.kind = 'run' AND j.subject = r.id::text
                       WHERE j.id IS NULL OR r.id IS NULL";

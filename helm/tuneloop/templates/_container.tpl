@@ -83,6 +83,10 @@ capabilities:
 - name: BODY_BASE_MODEL
   value: {{ .body.baseModel | quote }}
 {{- end }}
+{{- if .Values.publication.allowPrivateTargets }}
+- name: TUNELOOP_PUBLICATION_ALLOW_PRIVATE
+  value: "true"
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}

@@ -55,6 +55,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ printf "%s-prices" (include "tuneloop.fullname" .) | trunc 253 }}
 {{- end }}
 
+{{- define "tuneloop.publicationName" -}}
+{{ printf "%s-publication" (include "tuneloop.fullname" .) | trunc 253 }}
+{{- end }}
+
+{{- define "tuneloop.publicationNamespace" -}}
+{{ default .Release.Namespace .Values.publication.configMaps.namespace }}
+{{- end }}
+
 {{/* "true" when datasets are on a volume of the cluster that one pod at a time can use. */}}
 {{- define "tuneloop.exclusiveVolume" -}}
 {{- with .Values.datasets -}}
@@ -74,6 +82,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- if ne (empty .Values.azure.endpoint) (empty .Values.azure.existingSecret) }}
 {{- fail "\n\nSet azure.endpoint and azure.existingSecret (the name of a Secret with the key AZURE_OPENAI_API_KEY) together, or neither.\n" }}
+{{- end }}
+{{- if and .Values.publication.configMaps.enabled (eq (include "tuneloop.serviceAccountName" .) "default") }}
+{{- fail "\n\npublication.configMaps.enabled would give its Role to every pod of the namespace: set serviceAccount.create, or serviceAccount.name to an account of its own.\n" }}
 {{- end }}
 {{- if and (gt (int .Values.replicaCount) 1) (not .Values.datasets.url) }}
 {{- if or (not .Values.datasets.persistence.enabled) (include "tuneloop.exclusiveVolume" .) }}

@@ -7,6 +7,7 @@ mod evaluation;
 mod experiment;
 mod lifecycle;
 mod outcomes;
+mod publication;
 mod search;
 mod training;
 
@@ -24,6 +25,9 @@ pub use evaluation::{ComparisonSettings, EvaluationSettings, JudgeSettings, NoDa
 pub use experiment::{ExperimentSettings, RampSettings, WatchSettings};
 pub use lifecycle::{LifecycleSettings, WhenGone};
 pub use outcomes::{OutcomeJudgeSettings, OutcomeSettings, PullSettings};
+pub use publication::{
+    ConfigMapTarget, FileTarget, HttpTarget, PublicationSettings, PublicationTarget, RestartOn, TargetKind,
+};
 pub use search::{SearchSettings, SearchStrategy};
 pub use training::TrainingSettings;
 
@@ -64,6 +68,9 @@ pub struct PipelineConfig {
     /// What happens when the models that serve come to their end at the provider.
     #[serde(default)]
     pub lifecycle: LifecycleSettings,
+    /// Where its traffic is published for applications that do not ask the API.
+    #[serde(default)]
+    pub publication: PublicationSettings,
 }
 
 /// When a run starts by itself.
@@ -99,6 +106,7 @@ impl PipelineConfig {
         self.deployment.check(deployment, &self.experiment, &self.watch);
         self.outcomes.check(&mut Checks { section: "/outcomes", faults: &mut faults });
         self.lifecycle.check(&mut Checks { section: "/lifecycle", faults: &mut faults });
+        self.publication.check(&mut Checks { section: "/publication", faults: &mut faults });
 
         let dataset = self.dataset.faults().into_iter();
         faults.extend(dataset.map(|(field, sentence)| (format!("/dataset{field}"), sentence)));

@@ -20,6 +20,7 @@ pub(super) struct DatabaseGauges {
     cost: GaugeVec,
     trained_tokens: IntGaugeVec,
     model_days_left: IntGaugeVec,
+    publications: IntGaugeVec,
     /// Held while the gauges change and while they are read, so that no scrape sees half of them.
     steady: Arc<Mutex<()>>,
 }
@@ -34,6 +35,8 @@ struct Holdings {
     costs: Vec<(String, String, f64, i64)>,
     /// Pipeline, version, and the days until the provider shuts it down: of those that serve and have such a date.
     ends: Vec<(String, String, i64)>,
+    /// Pipeline, target, revisions that are not published there.
+    publications: Vec<(String, String, i64)>,
 }
 
 impl DatabaseGauges {
@@ -55,8 +58,13 @@ impl DatabaseGauges {
             "tuneloop_model_days_left",
             "Days until the provider shuts down the model of a version that serves; below 0 afterwards.",
         );
+        let behind = Opts::new(
+            "tuneloop_publication_revisions_behind",
+            "Traffic revisions that a target of a pipeline's publication is behind; 0 when it has the newest.",
+        );
         Ok(Self {
             model_days_left: register(registry, IntGaugeVec::new(days_left, &["pipeline", "version"])?)?,
+            publications: register(registry, IntGaugeVec::new(behind, &["pipeline", "target"])?)?,
             cost: register(registry, GaugeVec::new(cost, &["pipeline", "currency"])?)?,
             trained_tokens: register(registry, IntGaugeVec::new(tokens, &["pipeline"])?)?,
             up: register(registry, up)?,
@@ -95,6 +103,7 @@ impl DatabaseGauges {
         self.cost.reset();
         self.trained_tokens.reset();
         self.model_days_left.reset();
+        self.publications.reset();
         self.up.set(if holdings.is_some() { 1.0 } else { 0.0 });
         let Some(holdings) = holdings else { return };
         for (pipeline, status, count) in &holdings.runs {
@@ -108,6 +117,9 @@ impl DatabaseGauges {
         }
         for (pipeline, version, days) in &holdings.ends {
             self.model_days_left.with_label_values(&[pipeline, version]).set(*days);
+        }
+        for (pipeline, target, behind) in &holdings.publications {
+            self.publications.with_label_values(&[pipeline, target]).set(*behind);
         }
         for (kind, state, count, age) in &holdings.jobs {
             self.jobs.with_label_values(&[kind, state]).set(*count);
@@ -159,8 +171,15 @@ async fn read(pool: &PgPool) -> Result<Holdings, sqlx::Error> {
     )
     .fetch_all(pool)
     .await?;
+    let publications = sqlx::query!(
+        r#"SELECT s.pipeline, s.target, p.traffic_revision - coalesce(s.published_revision, 0) AS "behind!"
+             FROM publications s JOIN pipelines p ON p.name = s.pipeline WHERE s.active"#
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(Holdings {
         ends: ends.into_iter().map(|row| (row.pipeline, row.version, row.days)).collect(),
+        publications: publications.into_iter().map(|row| (row.pipeline, row.target, row.behind)).collect(),
         costs: costs.into_iter().map(|row| (row.pipeline, row.currency, row.cost, row.tokens)).collect(),
         runs: runs.into_iter().map(|row| (row.pipeline, row.status, row.count)).collect(),
         jobs: jobs.into_iter().map(|row| (row.kind, row.state, row.count, row.age)).collect(),
