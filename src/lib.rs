@@ -18,6 +18,7 @@ mod halt;
 mod housekeeping;
 pub mod jobs;
 pub mod models;
+pub mod notifications;
 pub mod outbound;
 mod outcome_judge;
 mod outcome_pull;

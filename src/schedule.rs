@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::By;
 use crate::clock::Clock;
 use crate::jobs;
+use crate::notifications;
 use crate::outcome_judge;
 use crate::outcome_pull;
 use crate::pipelines::cron::Cron;
@@ -75,6 +76,13 @@ impl Scheduler {
     /// schedulers that tick at once, one inserts the run.
     pub async fn tick(&self) -> sqlx::Result<()> {
         let now = self.clock.now();
+        // Neither must hold up the schedules.
+        if let Err(error) = notifications::schedule(&self.db).await {
+            tracing::warn!(%error, "the sealing of the audit trail could not be scheduled");
+        }
+        if let Err(error) = notifications::revive(&self.db).await {
+            tracing::warn!(%error, "the delivery of webhooks could not be scheduled");
+        }
         let mut after: Option<String> = None;
         loop {
             let page = pipelines::all(&self.db, after.as_deref(), 100).await?;

@@ -18,6 +18,8 @@ use crate::database::MIGRATOR;
 use crate::dataset::{DatasetStore, Sources};
 use crate::housekeeping::Housekeeping;
 use crate::jobs::{Handler, Worker, WorkerSettings};
+use crate::notifications::{Deliver, NotificationSettings, Sealer};
+use crate::outbound::Targets;
 use crate::outcome_judge::OutcomeJudge;
 use crate::outcome_pull::OutcomePull;
 use crate::preflight::PriceTable;
@@ -26,6 +28,9 @@ use crate::schedule::Scheduler;
 use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
 use crate::trainers::Trainers;
+
+/// How long a webhook's endpoint may take to be connected to.
+const WEBHOOK_CONNECT_TIME: Duration = Duration::from_secs(5);
 
 /// What the service is made of.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub struct Service {
     pub prices: PriceTable,
     /// How long outcomes are kept.
     pub outcome_retention: TimeDelta,
+    /// How applications are told what happens.
+    pub notifications: NotificationSettings,
     /// What this process does.
     pub roles: Roles,
     /// How the worker works.
@@ -60,6 +67,9 @@ pub enum ServiceError {
     /// The metrics of the API are registered already.
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
+    /// The client of webhooks cannot be made.
+    #[error("the client that sends webhooks cannot be made")]
+    Webhooks(#[from] reqwest::Error),
     /// The API cannot go on.
     #[error("the API stopped")]
     Api(#[source] io::Error),
@@ -87,6 +97,7 @@ impl Service {
         state.webhook_secret = self.webhook_secret.clone();
         state.prices = self.prices.clone();
         state.outcome_retention = self.outcome_retention;
+        state.target_rules = self.notifications.rules;
         state.stop = stop.clone();
         if self.roles.api {
             let (memory, stop) = (state.memory.clone(), stop.clone());
@@ -98,7 +109,7 @@ impl Service {
         let router = if self.roles.api { api::router(state) } else { api::operations(state) };
         parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
         if self.roles.worker {
-            let worker = self.worker();
+            let worker = self.worker()?;
             let stop = stop.clone();
             parts.spawn(async move {
                 worker.run(stop).await;
@@ -121,7 +132,7 @@ impl Service {
         outcome
     }
 
-    fn worker(&self) -> Worker {
+    fn worker(&self) -> reqwest::Result<Worker> {
         let services = Services {
             db: self.db.clone(),
             clock: self.clock.clone(),
@@ -145,10 +156,17 @@ impl Service {
                 trainers: self.trainers.clone(),
                 prices: self.prices.clone(),
             }),
+            Arc::new(Sealer { db: self.db.clone(), clock: self.clock.clone() }),
+            Arc::new(Deliver {
+                db: self.db.clone(),
+                clock: self.clock.clone(),
+                targets: Targets::new(self.notifications.rules, WEBHOOK_CONNECT_TIME)?,
+                public_url: self.notifications.public_url.clone(),
+            }),
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];
         let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
-        Worker::new(db, clock, metrics, self.worker.clone(), handlers)
+        Ok(Worker::new(db, clock, metrics, self.worker.clone(), handlers))
     }
 }
 

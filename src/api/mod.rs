@@ -40,6 +40,8 @@ mod trace;
 mod traffic;
 mod training_view;
 mod trainings;
+mod webhook_deliveries;
+mod webhook_endpoints;
 mod webhooks;
 
 use std::sync::Arc;
@@ -68,6 +70,7 @@ use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
 use crate::config::OUTCOME_RETENTION_DAYS;
 use crate::dataset::{DatasetStore, Sources};
+use crate::outbound::TargetRules;
 use crate::preflight::PriceTable;
 use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
@@ -96,6 +99,8 @@ pub struct ApiState {
     pub webhook_secret: Option<WebhookSecret>,
     /// What providers charge; nothing is known unless set.
     pub prices: PriceTable,
+    /// Which addresses may be told what happens; public ones only, unless changed.
+    pub target_rules: TargetRules,
     /// What is answered from memory; a service has it refreshed by [`Memory::run`].
     pub memory: Memory,
     /// Preflight reports read many posts: a process makes few at once.
@@ -132,6 +137,7 @@ impl ApiState {
             datasets,
             webhook_secret,
             prices: PriceTable::default(),
+            target_rules: TargetRules::default(),
             outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
             memory,
             preflights: Arc::new(Semaphore::new(PREFLIGHTS_AT_ONCE)),
@@ -165,6 +171,8 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(experiments::routes())
         .merge(plan::routes())
         .merge(audit::routes())
+        .merge(webhook_endpoints::routes())
+        .merge(webhook_deliveries::routes())
 }
 
 /// The OpenAPI document of all routes. Those of assignments have a state of their own: they answer from memory.

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::{OUTCOME_RETENTION_DAYS, Roles};
 use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
+use crate::notifications::NotificationSettings;
 use crate::service::Service;
 use crate::simulator::{Settings, Simulator};
 use crate::telemetry::metrics::Metrics;
@@ -60,6 +61,7 @@ impl Stack {
             prices: plan::prices()?,
             outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
             webhook_secret: None,
+            notifications: NotificationSettings::default(),
             roles: Roles { api: true, worker: true, scheduler: true },
             worker: WorkerSettings {
                 slots: 4,
