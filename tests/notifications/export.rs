@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use chrono::Utc;
 use serde_json::Value;
 use tuneloop::audit::{CanonicalEvent, Hash};
+use tuneloop::clock::Clock;
 
 use crate::chain::{record, seal_all, verify};
 use crate::harness::database::fresh_database;
@@ -18,7 +18,7 @@ fn lines(text: &str) -> Vec<Value> {
 #[tokio::test]
 async fn the_export_is_the_chain_and_is_filtered() {
     let world = World::start().await;
-    let since = Utc::now();
+    let since = Clock::system().now();
     for revision in 1..=3 {
         promote(&world.db, "hook", revision).await;
     }

@@ -10,11 +10,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::post;
-use chrono::Utc;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tuneloop::clock::Clock;
 use tuneloop::standard_webhooks::{NotSigned, Notice, WebhookSecret};
 
 /// A request that arrived.
@@ -41,7 +41,7 @@ impl Arrived {
             signature: self.header("webhook-signature"),
             body: &self.body,
         };
-        WebhookSecret::new(secret).unwrap().verify(notice, Utc::now())
+        WebhookSecret::new(secret).unwrap().verify(notice, Clock::system().now())
     }
 }
 

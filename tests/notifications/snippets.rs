@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
+use tuneloop::clock::Clock;
 use tuneloop::standard_webhooks::WebhookSecret;
 
 use crate::verify;
@@ -34,8 +35,8 @@ fn check(program: &str, flag: &str, language: &str, print: &str) {
     let body = r#"{"specversion":"1.0","data":{"name":"zoe \u00eb"}}"#;
     let sign =
         |time: i64| WebhookSecret::new(SECRET).unwrap().sign("msg_1", &time.to_string(), body.as_bytes());
-    let now = Utc::now().timestamp();
-    let old = (Utc::now() - TimeDelta::minutes(6)).timestamp();
+    let now = Clock::system().now().timestamp();
+    let old = (Clock::system().now() - TimeDelta::minutes(6)).timestamp();
     let right = sign(now);
     let other =
         WebhookSecret::new("whsec_b3RoZXI=").unwrap().sign("msg_1", &now.to_string(), body.as_bytes());
@@ -74,7 +75,7 @@ fn rust_verifies() {
             .replace(",)", ")")
             .contains(&plain(documented("rust")).replace(",)", ")"))
     );
-    let now = Utc::now().timestamp();
+    let now = Clock::system().now().timestamp();
     let right = WebhookSecret::new(SECRET).unwrap().sign("msg_1", &now.to_string(), b"{}");
     let verify = |signatures: &str, body: &[u8], at| {
         verify::verify(SECRET, "msg_1", &now.to_string(), signatures, body, at)

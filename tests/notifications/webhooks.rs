@@ -102,7 +102,7 @@ async fn what_fails_is_attempted_again_and_holds_up_nothing() {
     world.promotion("hook", 1).await;
     world.until_attempts(&endpoint, 1).await;
     let shown = world.read(&format!("/v1/webhook-endpoints/{endpoint}")).await;
-    assert_eq!((&shown["failing"], &shown["failures"]), (&true.into(), &1.into()));
+    assert!(shown["failing"] == true && shown["failures"].as_i64().unwrap() >= 1, "{shown}");
     for attempts in 2..=4 {
         world.hurry(&endpoint).await;
         world.until_attempts(&endpoint, attempts).await;
