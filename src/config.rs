@@ -88,6 +88,19 @@ pub struct PublicationArgs {
     pub allow_private: bool,
 }
 
+/// How applications are told what happens.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Notifications")]
+pub struct NotificationArgs {
+    /// Where people reach this service, for links in notices and as their source, such as `https://tuneloop.example`
+    #[arg(long, env = "TUNELOOP_PUBLIC_URL", value_name = "URL", value_parser = values::base_url)]
+    pub public_url: Option<String>,
+
+    /// Send webhooks to private and loopback addresses as well, and through the environment's proxy
+    #[arg(long, env = "TUNELOOP_WEBHOOK_ALLOW_PRIVATE", value_parser = clap::builder::BoolishValueParser::new())]
+    pub webhook_allow_private: bool,
+}
+
 /// What the pipelines `hook` and `body` are created with when the database has none. Existing pipelines keep
 /// their configuration.
 #[derive(Args, Clone, Debug)]
@@ -282,6 +295,10 @@ pub struct ServeArgs {
     /// Publication.
     #[command(flatten)]
     pub publication: PublicationArgs,
+
+    /// Notifications.
+    #[command(flatten)]
+    pub notifications: NotificationArgs,
 
     /// Tracking.
     #[command(flatten)]

@@ -5,9 +5,12 @@ mod schema;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde_json::json;
 use sqlx::migrate::Migrate;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Row};
+
+use crate::audit::{self, Actor, AuditEvent};
 
 pub use schema::{AppliedMigration, MIGRATOR, MigrateError, SchemaError, check_schema};
 
@@ -120,5 +123,14 @@ async fn migrate_session(connection: &mut PgConnection) -> Result<Vec<AppliedMig
         Err(newer_or_foreign) => return Err(newer_or_foreign.into()),
     }
     MIGRATOR.run(&mut *connection).await?;
-    Ok(schema::missing(&before, &MIGRATOR))
+    let applied = schema::missing(&before, &MIGRATOR);
+    let versions: Vec<i64> = applied.iter().map(|migration| migration.version).collect();
+    let event = AuditEvent {
+        before: Some(json!({"migration": before.last().map(|(version, _)| version)})),
+        after: Some(json!({"migration": versions.last(), "applied": versions})),
+        ..AuditEvent::new(Actor::System, "database.migrate", ("database", "schema"))
+    };
+    // Migrations commit one by one: a process that dies here leaves them told by their own table alone.
+    audit::record(connection, event).await?;
+    Ok(applied)
 }

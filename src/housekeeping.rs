@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use crate::api::idempotency;
 use crate::experiments::outcomes;
 use crate::jobs::{self, Done, Handler, JobError, Lease};
+use crate::notifications;
 use crate::schedule::HOUSEKEEPING;
 
 /// Finished jobs are kept this long, for those who look for what happened.
@@ -17,6 +18,9 @@ const FINISHED_JOBS: Duration = Duration::from_hours(7 * 24);
 
 /// A notice is refused when it is older than five minutes: this is long enough not to act on one twice.
 const WEBHOOK_RECEIPTS: Duration = Duration::from_hours(24);
+
+/// What endpoints answered is kept this long.
+const WEBHOOK_DELIVERIES: Duration = Duration::from_hours(30 * 24);
 
 /// Texts that wait for a judge are deleted after this long, scored or not.
 const OUTCOME_TEXTS: TimeDelta = TimeDelta::days(2);
@@ -44,6 +48,7 @@ impl Handler for Housekeeping {
             .execute(&self.db)
             .await?
             .rows_affected();
+            let deliveries = notifications::expire(&self.db, WEBHOOK_DELIVERIES).await?;
             let texts = outcomes::expire_samples(&self.db, OUTCOME_TEXTS).await?;
             // Last, because it gives up where the tables are busy.
             let months = outcomes::drop_older_than(&self.db, self.outcome_retention).await?;
@@ -51,9 +56,10 @@ impl Handler for Housekeeping {
                 keys,
                 jobs,
                 receipts,
+                deliveries,
                 months,
                 texts,
-                "deleted old idempotency keys, finished jobs, webhook receipts, months of outcomes and texts that waited for a judge"
+                "deleted old idempotency keys, finished jobs, webhook receipts, webhook deliveries, months of outcomes and texts that waited for a judge"
             );
             Ok(Done::Finished)
         }

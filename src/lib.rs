@@ -19,6 +19,7 @@ mod housekeeping;
 pub mod jobs;
 mod model_check;
 pub mod models;
+pub mod notifications;
 pub mod outbound;
 mod outcome_judge;
 mod outcome_pull;

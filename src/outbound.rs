@@ -3,6 +3,7 @@
 //! Nothing here sends a request again that may change something. Reads are tried again by whoever reads.
 
 mod breaker;
+mod targets;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,16 +11,21 @@ use std::time::Duration;
 use reqwest::{Url, redirect};
 
 pub use breaker::{BreakerState, CircuitBreaker, Permit};
+pub use targets::{BadTarget, NotPublic, TargetRules, Targets, is_public};
 
 /// A client for calls of `url`: with our name, without redirects, which would send a POST and its key a second time to somewhere
 /// else, without hidden retries, and without a proxy before this machine's own addresses.
 pub fn client(url: &Url, connect_timeout: Duration) -> reqwest::Result<reqwest::Client> {
-    let client = reqwest::Client::builder()
+    let client = builder(connect_timeout);
+    if is_loopback(url) { client.no_proxy() } else { client }.build()
+}
+
+fn builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
         .user_agent(concat!("tuneloop/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(connect_timeout)
         .redirect(redirect::Policy::none())
-        .retry(reqwest::retry::never());
-    if is_loopback(url) { client.no_proxy() } else { client }.build()
+        .retry(reqwest::retry::never())
 }
 
 /// Whether the address is this machine's own, which no proxy stands in front of.

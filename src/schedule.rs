@@ -12,6 +12,7 @@ use crate::audit::By;
 use crate::clock::Clock;
 use crate::jobs;
 use crate::model_check;
+use crate::notifications;
 use crate::outcome_judge;
 use crate::outcome_pull;
 use crate::pipelines::cron::Cron;
@@ -77,8 +78,15 @@ impl Scheduler {
     /// schedulers that tick at once, one inserts the run.
     pub async fn tick(&self) -> sqlx::Result<()> {
         let now = self.clock.now();
+        // None of them must hold up the schedules.
         if let Err(error) = publication::schedule(&self.db).await {
             tracing::warn!(%error, "what is to be published could not be scheduled");
+        }
+        if let Err(error) = notifications::schedule(&self.db).await {
+            tracing::warn!(%error, "the sealing of the audit trail could not be scheduled");
+        }
+        if let Err(error) = notifications::revive(&self.db).await {
+            tracing::warn!(%error, "the delivery of webhooks could not be scheduled");
         }
         let mut after: Option<String> = None;
         loop {

@@ -19,6 +19,8 @@ use crate::dataset::{DatasetStore, Sources};
 use crate::housekeeping::Housekeeping;
 use crate::jobs::{Handler, Worker, WorkerSettings};
 use crate::model_check::ModelCheck;
+use crate::notifications::{Deliver, NotificationSettings, Sealer};
+use crate::outbound::Targets;
 use crate::outcome_judge::OutcomeJudge;
 use crate::outcome_pull::OutcomePull;
 use crate::preflight::PriceTable;
@@ -28,6 +30,9 @@ use crate::schedule::Scheduler;
 use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
 use crate::trainers::Trainers;
+
+/// How long a webhook's endpoint may take to be connected to.
+const WEBHOOK_CONNECT_TIME: Duration = Duration::from_secs(5);
 
 /// What the service is made of.
 #[derive(Debug)]
@@ -52,6 +57,8 @@ pub struct Service {
     pub outcome_retention: TimeDelta,
     /// What pipelines may publish to.
     pub reach: Reach,
+    /// How applications are told what happens.
+    pub notifications: NotificationSettings,
     /// What this process does.
     pub roles: Roles,
     /// How the worker works.
@@ -64,6 +71,9 @@ pub enum ServiceError {
     /// The metrics of a part are registered already.
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
+    /// The client of webhooks cannot be made.
+    #[error("the client that sends webhooks cannot be made")]
+    Webhooks(#[from] reqwest::Error),
     /// The API cannot go on.
     #[error("the API stopped")]
     Api(#[source] io::Error),
@@ -92,6 +102,7 @@ impl Service {
         state.prices = self.prices.clone();
         state.trainers = self.trainers.clone();
         state.outcome_retention = self.outcome_retention;
+        state.target_rules = self.notifications.rules;
         state.stop = stop.clone();
         if self.roles.api {
             let (memory, stop) = (state.memory.clone(), stop.clone());
@@ -161,6 +172,13 @@ impl Service {
                 clock: self.clock.clone(),
                 reach: self.reach.clone(),
                 metrics: PublicationMetrics::register(self.metrics.registry())?,
+            }),
+            Arc::new(Sealer { db: self.db.clone(), clock: self.clock.clone() }),
+            Arc::new(Deliver {
+                db: self.db.clone(),
+                clock: self.clock.clone(),
+                targets: Targets::new(self.notifications.rules, WEBHOOK_CONNECT_TIME)?,
+                public_url: self.notifications.public_url.clone(),
             }),
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];

@@ -191,7 +191,7 @@ fn a_key_needs_a_role_and_a_name() {
 
 #[test]
 fn help_reads_well_and_hides_secrets() {
-    const COMMANDS: [&[&str]; 10] = [
+    const COMMANDS: [&[&str]; 13] = [
         &[],
         &["serve"],
         &["demo"],
@@ -202,6 +202,9 @@ fn help_reads_well_and_hides_secrets() {
         &["keys", "create"],
         &["keys", "list"],
         &["keys", "revoke"],
+        &["audit"],
+        &["audit", "verify"],
+        &["audit", "export"],
     ];
     let variables = [("DATABASE_URL", "postgres://me:hidden@host/db"), ("OPENAI_API_KEY", "sk-hidden")];
     for command in COMMANDS {
@@ -224,6 +227,7 @@ fn help_reads_well_and_hides_secrets() {
         "New pipelines:",
         "Worker:",
         "Publication:",
+        "Notifications:",
         "Tracking:",
         "Logs & traces:",
     ];

@@ -69,6 +69,7 @@ pub(crate) async fn start() -> Result<Running> {
         prices: PriceTable::default(),
         webhook_secret: None,
         reach: tuneloop::publication::Reach::default(),
+        notifications: tuneloop::notifications::NotificationSettings::default(),
         roles: "api".parse()?,
         worker: WorkerSettings {
             slots: 1,

@@ -30,6 +30,7 @@ const BEARER: &str = "bearer";
         (name = "traffic", description = "Who serves how much: revisions, assignment, rollback."),
         (name = "experiments", description = "What was observed of served versions, and what it says."),
         (name = "audit", description = "Who did what to what, when and why."),
+        (name = "webhooks", description = "Where notices of what happens are sent, and what became of them."),
         (name = "operations", description = "Health, readiness and metrics, for probes and scrapers."),
     ),
     components(schemas(ProblemDetails, FieldError, Place)),

@@ -43,6 +43,8 @@ mod traffic;
 mod traffic_diff;
 mod training_view;
 mod trainings;
+mod webhook_deliveries;
+mod webhook_endpoints;
 mod webhooks;
 
 use std::sync::Arc;
@@ -71,6 +73,7 @@ use self::problem::{FieldError, Problem};
 use crate::clock::Clock;
 use crate::config::OUTCOME_RETENTION_DAYS;
 use crate::dataset::{DatasetStore, Sources};
+use crate::outbound::TargetRules;
 use crate::preflight::PriceTable;
 use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
@@ -102,6 +105,8 @@ pub struct ApiState {
     pub prices: PriceTable,
     /// The providers, who are asked for a model before it is promoted; none unless set.
     pub trainers: Trainers,
+    /// Which addresses may be told what happens; public ones only, unless changed.
+    pub target_rules: TargetRules,
     /// What is answered from memory; a service has it refreshed by [`Memory::run`].
     pub memory: Memory,
     /// Preflight reports read many posts: a process makes few at once.
@@ -139,6 +144,7 @@ impl ApiState {
             webhook_secret,
             prices: PriceTable::default(),
             trainers: Trainers::new(),
+            target_rules: TargetRules::default(),
             outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
             memory,
             preflights: Arc::new(Semaphore::new(PREFLIGHTS_AT_ONCE)),
@@ -175,6 +181,8 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(experiments::routes())
         .merge(plan::routes())
         .merge(audit::routes())
+        .merge(webhook_endpoints::routes())
+        .merge(webhook_deliveries::routes())
 }
 
 /// The OpenAPI document of all routes. Those of assignments have a state of their own: they answer from memory.

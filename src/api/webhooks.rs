@@ -4,11 +4,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::ApiState;
 use super::problem::{Problem, ProblemDetails};
+use super::request_id;
+use crate::audit::{self, Actor, AuditEvent};
 use crate::jobs;
 use crate::runs::{self, JOB_KIND};
 use crate::standard_webhooks::Notice;
@@ -102,6 +105,16 @@ async fn take(state: &ApiState, notice: Notice<'_>) -> Result<&'static str, Prob
         tx.commit().await?;
         return Ok("kept");
     };
+    let pipeline = sqlx::query_scalar!("SELECT pipeline FROM runs WHERE id = $1", run);
+    let pipeline = pipeline.fetch_one(&mut *tx).await?;
+    let request_id = request_id::current();
+    let audit_event = AuditEvent {
+        pipeline: Some(&pipeline),
+        request_id: request_id.as_deref(),
+        after: Some(json!({"job": job, "event": event.r#type.replace('\0', ""), "notice": notice.id})),
+        ..AuditEvent::new(Actor::Provider(PROVIDER.to_owned()), "run.provider_notice", ("run", run))
+    };
+    audit::record(&mut tx, audit_event).await?;
     jobs::wake(&mut tx, JOB_KIND, &run.to_string()).await?;
     tx.commit().await?;
     tracing::info!(job, %run, event = event.r#type, "the provider gave notice");

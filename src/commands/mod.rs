@@ -1,6 +1,7 @@
 //! The commands of the program, one file each. Settings that cannot be used end with exit code 2, what goes
 //! wrong afterwards with 1; both with one sentence on standard error.
 
+mod audit;
 mod demo;
 mod keys;
 mod listen;
@@ -39,6 +40,7 @@ enum Command {
     Serve(Box<serve::Serve>),
     Migrate(migrate::Migrate),
     Keys(keys::Keys),
+    Audit(audit::Audit),
     Recompute(recompute::Recompute),
     Simulate(Box<simulate::Simulate>),
     /// Print the OpenAPI document of the API
@@ -88,6 +90,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Serve(command) => command.run().await,
             Command::Migrate(command) => command.run().await,
             Command::Keys(command) => command.run().await,
+            Command::Audit(command) => command.run().await,
             Command::Recompute(command) => command.run().await,
             Command::Simulate(command) => command.run().await,
             Command::OpenApi => openapi::run(),

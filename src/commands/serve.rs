@@ -11,7 +11,8 @@ use crate::clock::Clock;
 use crate::config::{ProviderArgs, ServeArgs};
 use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
-use crate::outbound::CircuitBreaker;
+use crate::notifications::NotificationSettings;
+use crate::outbound::{CircuitBreaker, TargetRules};
 use crate::preflight::PriceTable;
 use crate::publication::Reach;
 use crate::service::Service;
@@ -57,6 +58,10 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
         metrics,
         prices: prices(settings)?,
         outcome_retention: TimeDelta::days(settings.outcome_retention_days.into()),
+        notifications: NotificationSettings {
+            public_url: settings.notifications.public_url.clone(),
+            rules: TargetRules { allow_private: settings.notifications.webhook_allow_private },
+        },
         webhook_secret: settings.provider.openai_webhook_secret.clone(),
         reach: Reach {
             directory: settings.publication.directory.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::clean::{Findings, Step, Steps};
 use super::split::Grouping;
 use super::{DatasetSettings, Snapshot};
+use crate::audit::{self, Actor, AuditEvent};
 
 /// The form of manifests that this build writes. 1 had neither query, time range, cleaning nor parts.
 pub(super) const SCHEMA_VERSION: u32 = 2;
@@ -198,7 +199,7 @@ async fn record_part(
     manifest: &Value,
 ) -> sqlx::Result<()> {
     let size = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    sqlx::query!(
+    let new = sqlx::query!(
         "INSERT INTO datasets (digest, pipeline, examples, bytes, manifest) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (digest) DO NOTHING",
         part.digest,
@@ -207,9 +208,17 @@ async fn record_part(
         size(part.bytes),
         manifest,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    if new.rows_affected() == 0 {
+        return Ok(());
+    }
+    let event = AuditEvent {
+        pipeline: Some(pipeline),
+        after: Some(json!({"examples": part.examples, "bytes": part.bytes})),
+        ..AuditEvent::new(Actor::Worker, "dataset.create", ("dataset", &part.digest))
+    };
+    audit::record(conn, event).await
 }
 
 /// A dataset as it was recorded first.

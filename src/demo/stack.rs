@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::{OUTCOME_RETENTION_DAYS, Roles};
 use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
+use crate::notifications::NotificationSettings;
 use crate::publication::Reach;
 use crate::service::Service;
 use crate::simulator::{Settings, Simulator};
@@ -62,6 +63,7 @@ impl Stack {
             outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
             webhook_secret: None,
             reach: Reach::default(),
+            notifications: NotificationSettings::default(),
             roles: Roles { api: true, worker: true, scheduler: true },
             worker: WorkerSettings {
                 slots: 4,

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
+use crate::audit::{self, Actor, AuditEvent};
 use crate::trainers::{Hyperparameters, JobStatus, ProviderJob};
 
 /// One paid job at a provider.
@@ -87,6 +89,7 @@ pub struct Training {
 pub(super) struct NewTraining<'a> {
     pub(super) id: Uuid,
     pub(super) run: Uuid,
+    pub(super) pipeline: &'a str,
     pub(super) provider: &'a str,
     pub(super) base_model: &'a str,
     pub(super) dataset_digest: &'a str,
@@ -181,9 +184,17 @@ pub(super) async fn insert(conn: &mut PgConnection, new: &NewTraining<'_>) -> sq
         new.price.map(|(amount, _)| amount.to_string()),
         new.price.map(|(_, currency)| currency),
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    let event = AuditEvent {
+        pipeline: Some(new.pipeline),
+        after: Some(json!({
+            "run": new.run, "provider": new.provider, "base_model": new.base_model, "dataset": new.dataset_digest,
+            "hyperparameters": new.hyperparameters, "expected_tokens": new.expected_tokens,
+        })),
+        ..AuditEvent::new(Actor::Worker, "training.create", ("training", new.id))
+    };
+    audit::record(conn, event).await
 }
 
 /// Notes that a training's job is not to be followed any more: the provider does not know it.
@@ -385,6 +396,13 @@ pub(super) async fn set_file(conn: &mut PgConnection, id: Uuid, call: Call, file
 
 /// Keeps what the provider says of the job.
 pub(super) async fn set_job(conn: &mut PgConnection, id: Uuid, job: &ProviderJob) -> sqlx::Result<()> {
+    let before = sqlx::query!(
+        "SELECT provider_job_id, provider_status, pipeline
+           FROM trainings t JOIN runs r ON r.id = run_id WHERE t.id = $1 FOR NO KEY UPDATE OF t",
+        id
+    )
+    .fetch_one(&mut *conn)
+    .await?;
     sqlx::query!(
         "UPDATE trainings SET provider_job_id = $2, provider_status = $3, create_sent_at = NULL,
                 fine_tuned_model = $4, trained_tokens = coalesce($5, trained_tokens),
@@ -397,9 +415,19 @@ pub(super) async fn set_job(conn: &mut PgConnection, id: Uuid, job: &ProviderJob
         job.trained_tokens,
         job.status.is_terminal(),
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    let (job_id, status) = (Some(job.id.as_str()), Some(job.status.as_str()));
+    if (before.provider_job_id.as_deref(), before.provider_status.as_deref()) == (job_id, status) {
+        return Ok(());
+    }
+    let event = AuditEvent {
+        pipeline: Some(&before.pipeline),
+        before: Some(json!({"job": before.provider_job_id, "status": before.provider_status})),
+        after: Some(json!({"job": job_id, "status": status, "model": job.fine_tuned_model})),
+        ..AuditEvent::new(Actor::Worker, "training.status", ("training", id))
+    };
+    audit::record(conn, event).await
 }
 
 /// Notes whether reports about a training are still to be read.

@@ -16,6 +16,8 @@ use tuneloop::clock::Clock;
 use tuneloop::config::Secret;
 use tuneloop::dataset::{DatasetStore, Sources};
 use tuneloop::jobs::{self, WorkerSettings};
+use tuneloop::notifications::NotificationSettings;
+use tuneloop::outbound::TargetRules;
 use tuneloop::preflight::PriceTable;
 use tuneloop::publication::Reach;
 use tuneloop::service::{Service, ServiceError};
@@ -95,6 +97,11 @@ impl TestService {
             trainers: Trainers::new().with_openai(openai),
             prices: PriceTable::parse(PRICES).expect("is a price table"),
             outcome_retention: chrono::TimeDelta::days(400),
+            // Endpoints of tests are on this machine.
+            notifications: NotificationSettings {
+                public_url: None,
+                rules: TargetRules { allow_private: true },
+            },
             webhook_secret: Some(WebhookSecret::new(WEBHOOK_SECRET).expect("is a secret")),
             reach,
             roles: "api,worker,scheduler".parse().expect("names roles"),

@@ -1,7 +1,10 @@
 //! The sums of an experiment from its raw outcomes, should anybody doubt them.
 
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
+
+use crate::audit::{self, Actor, AuditEvent};
 
 /// What became of an experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +40,17 @@ pub async fn recompute(db: &PgPool, experiment: Uuid) -> sqlx::Result<Recomputed
     let before = digest(&mut tx, experiment).await?;
     sqlx::query!("SELECT recompute_experiment($1)", experiment).execute(&mut *tx).await?;
     let after = digest(&mut tx, experiment).await?;
+    if before == after {
+        return Ok(Recomputed::Unchanged);
+    }
+    let event = AuditEvent {
+        before: Some(json!({ "digest": before })),
+        after: Some(json!({ "digest": after })),
+        ..AuditEvent::new(Actor::System, "experiment.recompute", ("experiment", experiment))
+    };
+    audit::record(&mut tx, event).await?;
     tx.commit().await?;
-    Ok(if before == after { Recomputed::Unchanged } else { Recomputed::Changed })
+    Ok(Recomputed::Changed)
 }
 
 async fn digest(conn: &mut PgConnection, experiment: Uuid) -> sqlx::Result<String> {

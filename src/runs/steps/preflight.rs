@@ -151,6 +151,7 @@ async fn intend(
         let new = NewTraining {
             id: context.services.clock.uuid(),
             run: context.run.id,
+            pipeline: &context.run.pipeline,
             provider: &report.provider,
             base_model: &report.base_model,
             dataset_digest: digest,

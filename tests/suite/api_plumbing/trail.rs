@@ -46,7 +46,8 @@ async fn audit_events_are_recorded_whole_and_never_changed() {
     });
     assert_eq!(listed, expected);
 
-    for change in ["UPDATE audit_events SET reason = ''", "DELETE FROM audit_events", "TRUNCATE audit_events"]
+    for change in
+        ["UPDATE audit_events SET reason = ''", "DELETE FROM audit_events", "TRUNCATE audit_events CASCADE"]
     {
         let error = sqlx::query(change).execute(&service.db).await.unwrap_err();
         assert!(error.to_string().contains("append-only"), "{change}: {error}");

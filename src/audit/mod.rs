@@ -1,4 +1,10 @@
-//! Who did what to what, when and why. Written in the transaction of the change, never altered afterwards.
+//! Who did what to what, when and why. Written in the transaction of the change, never altered afterwards, and sealed
+//! in a chain of hashes soon after.
+
+mod canonical;
+mod chain;
+mod export;
+mod verify;
 
 use std::fmt;
 
@@ -7,6 +13,11 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+pub use canonical::{CanonicalEvent, Hash, HashError};
+pub use chain::{Head, SealedEvent, head, seal, unsealed};
+pub use export::{Filter, Line, lines};
+pub use verify::{Expectation, Fault, Verified, VerifyError, verify};
 
 /// Who acted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,15 +28,18 @@ pub enum Actor {
     Worker,
     /// The scheduler that starts runs by cron.
     Scheduler,
+    /// A provider that gave notice, by its name.
+    Provider(String),
     /// The process itself or its command line: seeding, migrating, creating keys.
     System,
 }
 
-/// Prints the actor as stored: `key:<name>`, `worker`, `scheduler` or `system`.
+/// Prints the actor as stored: `key:<name>`, `provider:<name>`, `worker`, `scheduler` or `system`.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(name) => write!(f, "key:{name}"),
+            Self::Provider(name) => write!(f, "provider:{name}"),
             Self::Worker => f.write_str("worker"),
             Self::Scheduler => f.write_str("scheduler"),
             Self::System => f.write_str("system"),
@@ -161,8 +175,10 @@ mod tests {
 
     #[test]
     fn actors_print_as_they_are_stored() {
-        let actors = [Actor::Key("ci".to_owned()), Actor::Worker, Actor::Scheduler, Actor::System];
-        assert_eq!(actors.map(|actor| actor.to_string()), ["key:ci", "worker", "scheduler", "system"]);
+        let (key, provider) = (Actor::Key("ci".to_owned()), Actor::Provider("openai".to_owned()));
+        let actors = [key, provider, Actor::Worker, Actor::Scheduler, Actor::System];
+        let stored = ["key:ci", "provider:openai", "worker", "scheduler", "system"];
+        assert_eq!(actors.map(|actor| actor.to_string()), stored);
     }
 
     #[test]
