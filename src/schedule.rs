@@ -17,6 +17,7 @@ use crate::pipelines::cron::Cron;
 use crate::pipelines::{self, Pipeline};
 use crate::runs::{self, RunStatus};
 use crate::telemetry::metrics::Metrics;
+use crate::tracking;
 
 /// How often pipelines are looked at. A slot starts at most this late.
 const TICK: &str = "*/5 * * * * *";
@@ -32,13 +33,20 @@ pub struct Scheduler {
     db: PgPool,
     clock: Clock,
     metrics: Metrics,
+    tracking: bool,
 }
 
 impl Scheduler {
     /// A scheduler over the pipelines in this database.
     #[must_use]
     pub fn new(db: PgPool, clock: Clock, metrics: Metrics) -> Self {
-        Self { db, clock, metrics }
+        Self { db, clock, metrics, tracking: false }
+    }
+
+    /// Whether MLflow is to be told of what is new.
+    #[must_use]
+    pub fn with_tracking(self, tracking: bool) -> Self {
+        Self { tracking, ..self }
     }
 
     /// Ticks until `shutdown`.
@@ -75,6 +83,11 @@ impl Scheduler {
     /// schedulers that tick at once, one inserts the run.
     pub async fn tick(&self) -> sqlx::Result<()> {
         let now = self.clock.now();
+        if self.tracking
+            && let Err(error) = tracking::schedule(&self.db).await
+        {
+            tracing::warn!(%error, "what MLflow is to be told could not be scheduled");
+        }
         let mut after: Option<String> = None;
         loop {
             let page = pipelines::all(&self.db, after.as_deref(), 100).await?;

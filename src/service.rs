@@ -25,6 +25,7 @@ use crate::runs::{Cleanup, RunHandler, Services};
 use crate::schedule::Scheduler;
 use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
+use crate::tracking::{MlflowSettings, Tracking};
 use crate::trainers::Trainers;
 
 /// What the service is made of.
@@ -48,6 +49,8 @@ pub struct Service {
     pub prices: PriceTable,
     /// How long outcomes are kept.
     pub outcome_retention: TimeDelta,
+    /// The MLflow server that is told of runs and versions; without it none is.
+    pub mlflow: Option<MlflowSettings>,
     /// What this process does.
     pub roles: Roles,
     /// How the worker works.
@@ -66,6 +69,9 @@ pub enum ServiceError {
     /// The scheduler cannot go on.
     #[error("the scheduler stopped")]
     Scheduler(#[from] tokio_cron_scheduler::JobSchedulerError),
+    /// MLflow cannot be called.
+    #[error("no client of MLflow can be made")]
+    Tracking(#[source] reqwest::Error),
     /// A part panicked; the log has its place.
     #[error("a part of the service stopped with an internal error")]
     Panicked(#[from] tokio::task::JoinError),
@@ -98,7 +104,7 @@ impl Service {
         let router = if self.roles.api { api::router(state) } else { api::operations(state) };
         parts.spawn(serve(listener, router, stop.clone(), self.worker.grace));
         if self.roles.worker {
-            let worker = self.worker();
+            let worker = self.worker()?;
             let stop = stop.clone();
             parts.spawn(async move {
                 worker.run(stop).await;
@@ -106,7 +112,8 @@ impl Service {
             });
         }
         if self.roles.scheduler {
-            let scheduler = Scheduler::new(self.db, self.clock, self.metrics);
+            let scheduler =
+                Scheduler::new(self.db, self.clock, self.metrics).with_tracking(self.mlflow.is_some());
             let stop = stop.clone();
             parts.spawn(async move { Ok(scheduler.run(stop).await?) });
         }
@@ -121,7 +128,7 @@ impl Service {
         outcome
     }
 
-    fn worker(&self) -> Worker {
+    fn worker(&self) -> Result<Worker, ServiceError> {
         let services = Services {
             db: self.db.clone(),
             clock: self.clock.clone(),
@@ -131,7 +138,7 @@ impl Service {
             prices: self.prices.clone(),
             metrics: self.metrics.clone(),
         };
-        let handlers: Vec<Arc<dyn Handler>> = vec![
+        let mut handlers: Vec<Arc<dyn Handler>> = vec![
             Arc::new(RunHandler::new(services.clone())),
             Arc::new(Cleanup::new(services)),
             Arc::new(OutcomePull {
@@ -148,7 +155,11 @@ impl Service {
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];
         let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
-        Worker::new(db, clock, metrics, self.worker.clone(), handlers)
+        if let Some(mlflow) = &self.mlflow {
+            let tracking = Tracking::new(db.clone(), clock.clone(), mlflow.clone());
+            handlers.push(Arc::new(tracking.map_err(ServiceError::Tracking)?));
+        }
+        Ok(Worker::new(db, clock, metrics, self.worker.clone(), handlers))
     }
 }
 

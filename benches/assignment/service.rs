@@ -68,6 +68,7 @@ pub(crate) async fn start() -> Result<Running> {
         outcome_retention: chrono::TimeDelta::days(400),
         prices: PriceTable::default(),
         webhook_secret: None,
+        mlflow: None,
         roles: "api".parse()?,
         worker: WorkerSettings {
             slots: 1,

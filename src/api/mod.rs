@@ -37,6 +37,7 @@ pub mod responses;
 mod run_view;
 mod runs;
 mod trace;
+mod tracking;
 mod traffic;
 mod training_view;
 mod trainings;
@@ -163,6 +164,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(kill_switch::routes())
         .merge(outcomes::routes())
         .merge(experiments::routes())
+        .merge(tracking::routes())
         .merge(plan::routes())
         .merge(audit::routes())
 }

@@ -60,6 +60,7 @@ impl Stack {
             prices: plan::prices()?,
             outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
             webhook_secret: None,
+            mlflow: None,
             roles: Roles { api: true, worker: true, scheduler: true },
             worker: WorkerSettings {
                 slots: 4,

@@ -21,6 +21,7 @@ use tuneloop::service::{Service, ServiceError};
 use tuneloop::simulator::{Settings, Simulator};
 use tuneloop::standard_webhooks::WebhookSecret;
 use tuneloop::telemetry::metrics::Metrics;
+use tuneloop::tracking::MlflowSettings;
 use tuneloop::trainers::{ApiKey, OpenAiSettings, OpenAiTrainer, Trainers};
 
 use super::client::Client;
@@ -60,8 +61,17 @@ impl TestService {
         Self::with_training_time(Duration::from_millis(300)).await
     }
 
+    /// A service that tells an MLflow server of what it does.
+    pub(crate) async fn with_mlflow(mlflow: MlflowSettings, training_time: Duration) -> Self {
+        Self::with(training_time, Some(mlflow)).await
+    }
+
     /// A service whose provider takes this long for a training.
     pub(crate) async fn with_training_time(training_time: Duration) -> Self {
+        Self::with(training_time, None).await
+    }
+
+    async fn with(training_time: Duration, mlflow: Option<MlflowSettings>) -> Self {
         let database = fresh_database().await;
         let clock = Clock::system();
         let stop = CancellationToken::new();
@@ -90,6 +100,7 @@ impl TestService {
             prices: PriceTable::parse(PRICES).expect("is a price table"),
             outcome_retention: chrono::TimeDelta::days(400),
             webhook_secret: Some(WebhookSecret::new(WEBHOOK_SECRET).expect("is a secret")),
+            mlflow,
             roles: "api,worker,scheduler".parse().expect("names roles"),
             worker: WorkerSettings {
                 slots: 8,
@@ -249,7 +260,7 @@ impl TestService {
     /// end without an error.
     pub(crate) async fn end(mut self) {
         let amiss = "SELECT coalesce(j.kind || ' ' || j.subject, 'none for ' || r.id)
-                       FROM (SELECT * FROM jobs WHERE state IN ('ready', 'leased') AND kind NOT IN ('outcome_pull', 'outcome_judge')) j
+                       FROM (SELECT * FROM jobs WHERE state IN ('ready', 'leased') AND kind NOT IN ('outcome_pull', 'outcome_judge', 'tracking')) j
                        FULL JOIN (SELECT id FROM runs WHERE finished_at IS NULL) r
                          ON j.kind = 'run' AND j.subject = r.id::text
                       WHERE j.id IS NULL OR r.id IS NULL";

@@ -28,6 +28,7 @@ mod real_posts;
 mod rollback;
 mod schedule;
 mod schema;
+mod tracking;
 mod traffic;
 mod training;
 mod validation;

@@ -17,6 +17,7 @@ pub(super) struct DatabaseGauges {
     runs: IntGaugeVec,
     jobs: IntGaugeVec,
     oldest_job: GaugeVec,
+    untold: GaugeVec,
     cost: GaugeVec,
     trained_tokens: IntGaugeVec,
     /// Held while the gauges change and while they are read, so that no scrape sees half of them.
@@ -29,6 +30,8 @@ struct Holdings {
     runs: Vec<(String, String, i64)>,
     /// Kind, state, count, and the seconds since the oldest due job became due.
     jobs: Vec<(String, String, i64, f64)>,
+    /// Pipeline, and the seconds since the oldest change that MLflow was not told of.
+    untold: Vec<(String, f64)>,
     /// Pipeline, currency (empty without a price), cost, billed tokens: since the beginning.
     costs: Vec<(String, String, f64, i64)>,
 }
@@ -48,7 +51,12 @@ impl DatabaseGauges {
         );
         let tokens =
             Opts::new("tuneloop_trained_tokens", "Tokens that all trainings of a pipeline were billed for.");
+        let untold = Opts::new(
+            "tuneloop_tracking_oldest_age_seconds",
+            "How old the oldest change is that MLflow was not told of; 0 when it has all.",
+        );
         Ok(Self {
+            untold: register(registry, GaugeVec::new(untold, &["pipeline"])?)?,
             cost: register(registry, GaugeVec::new(cost, &["pipeline", "currency"])?)?,
             trained_tokens: register(registry, IntGaugeVec::new(tokens, &["pipeline"])?)?,
             up: register(registry, up)?,
@@ -84,12 +92,16 @@ impl DatabaseGauges {
         self.runs.reset();
         self.jobs.reset();
         self.oldest_job.reset();
+        self.untold.reset();
         self.cost.reset();
         self.trained_tokens.reset();
         self.up.set(if holdings.is_some() { 1.0 } else { 0.0 });
         let Some(holdings) = holdings else { return };
         for (pipeline, status, count) in &holdings.runs {
             self.runs.with_label_values(&[pipeline, status]).set(*count);
+        }
+        for (pipeline, age) in &holdings.untold {
+            self.untold.with_label_values(&[pipeline]).set(*age);
         }
         for (pipeline, currency, cost, tokens) in &holdings.costs {
             if !currency.is_empty() {
@@ -139,7 +151,17 @@ async fn read(pool: &PgPool) -> Result<Holdings, sqlx::Error> {
     )
     .fetch_all(pool)
     .await?;
+    let untold = sqlx::query!(
+        r#"SELECT pipeline,
+                  coalesce(extract(epoch FROM now() - (
+                      SELECT a.at FROM audit_events a WHERE a.pipeline = s.pipeline AND a.id > s.seen_event
+                       ORDER BY a.id LIMIT 1)), 0)::double precision AS "age!"
+             FROM tracking_state s"#
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(Holdings {
+        untold: untold.into_iter().map(|row| (row.pipeline, row.age)).collect(),
         costs: costs.into_iter().map(|row| (row.pipeline, row.currency, row.cost, row.tokens)).collect(),
         runs: runs.into_iter().map(|row| (row.pipeline, row.status, row.count)).collect(),
         jobs: jobs.into_iter().map(|row| (row.kind, row.state, row.count, row.age)).collect(),
