@@ -177,8 +177,12 @@ fn the_dataset_is_an_input(told: &Value, run: &Value) {
     let digest = text(&run["dataset"]["digest"]);
     assert_eq!(training["source"]["digest"], digest);
     assert_eq!(training["digest"], digest[..32]);
-    assert_eq!(training["profile"]["examples"], run["dataset"]["examples"]);
-    assert!(inputs.iter().any(|input| input["context"] == "validation"), "{inputs:#?}");
+    let validation = inputs.iter().find(|input| input["context"] == "validation").unwrap();
+    for (input, part) in [(training, "train"), (validation, "validation")] {
+        let part = &told["artifacts"]["preflight.json"][part];
+        assert_eq!(input["profile"], json!({"examples": part["examples"], "bytes": part["bytes"]}));
+        assert_eq!(input["source"]["digest"], part["digest"]);
+    }
 }
 
 async fn the_artifacts_are_the_records(service: &TestService, told: &Value, run: &Value) {
