@@ -50,6 +50,21 @@ use_statistics_peers() {
     export TUNELOOP_PEERS_PYTHON="$venv/bin/python"
 }
 
+# Names the Python that has an MLflow server and its client.
+use_mlflow() {
+    local directory=tests/mlflow venv
+    debian python3 python3 python3-venv
+    venv="$tools_cache/mlflow-$(cat "$directory"/*.txt | sha256sum | cut -c1-12)"
+    if [ ! -e "$venv/complete" ]; then
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet --requirement "$directory"/requirements.txt
+        "$venv/bin/pip" install --quiet --no-deps --requirement "$directory"/without-dependencies.txt
+        touch "$venv/complete"
+    fi
+    export TUNELOOP_MLFLOW_PYTHON="$venv/bin/python"
+}
+
 # Puts an old helm into PATH; chart.py has a new one as a library.
 use_helm() {
     local directory="$tools_cache/helm-$helm_version"

@@ -70,9 +70,52 @@ pub struct ProviderArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Tracking")]
 pub struct TrackingArgs {
-    /// URL of an MLflow server. Checked now, used by a later release
-    #[arg(long, env = "MLFLOW_TRACKING_URI", value_name = "URL", value_parser = values::http_url)]
+    /// URL of an MLflow server that is told of runs and model versions; none is when not set
+    #[arg(long, env = "MLFLOW_TRACKING_URI", value_name = "URL", value_parser = values::tracking_url)]
     pub mlflow_tracking_uri: Option<Url>,
+
+    /// User of the MLflow server
+    #[arg(long, env = "MLFLOW_TRACKING_USERNAME", value_name = "NAME")]
+    pub mlflow_tracking_username: Option<String>,
+
+    /// Password of that user. Prefer the variable: other users of the machine can see flags
+    #[arg(long, env = "MLFLOW_TRACKING_PASSWORD", value_name = "PASSWORD", hide_env_values = true, value_parser = values::password)]
+    pub mlflow_tracking_password: Option<Secret>,
+
+    /// Bearer token for the MLflow server, in place of user and password
+    #[arg(long, env = "MLFLOW_TRACKING_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = values::api_key)]
+    pub mlflow_tracking_token: Option<Secret>,
+}
+
+impl TrackingArgs {
+    /// What no setting shows on its own.
+    ///
+    /// # Errors
+    ///
+    /// [`TrackingFault`] when the credentials are given by half, or twice.
+    pub fn check(&self) -> Result<(), TrackingFault> {
+        let user = self.mlflow_tracking_username.is_some();
+        match (user, self.mlflow_tracking_password.is_some(), self.mlflow_tracking_token.is_some()) {
+            (true, false, _) => Err(TrackingFault::UserWithoutPassword),
+            (false, true, _) => Err(TrackingFault::PasswordWithoutUser),
+            (true, true, true) => Err(TrackingFault::Twice),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Credentials for MLflow that do not go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrackingFault {
+    /// A user without a password.
+    #[error("MLFLOW_TRACKING_USERNAME is set without MLFLOW_TRACKING_PASSWORD: give the password too.")]
+    UserWithoutPassword,
+    /// A password without a user.
+    #[error("MLFLOW_TRACKING_PASSWORD is set without MLFLOW_TRACKING_USERNAME: give the user too.")]
+    PasswordWithoutUser,
+    /// User, password and a token.
+    #[error("MLFLOW_TRACKING_TOKEN is set beside MLFLOW_TRACKING_USERNAME: give one of them.")]
+    Twice,
 }
 
 /// What pipelines may publish to. The Kubernetes API is found by a kubeconfig or the pod's service account.

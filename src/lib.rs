@@ -32,5 +32,6 @@ pub mod service;
 pub mod simulator;
 pub mod standard_webhooks;
 pub mod telemetry;
+pub mod tracking;
 pub mod traffic;
 pub mod trainers;

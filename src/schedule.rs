@@ -20,6 +20,7 @@ use crate::pipelines::{self, Pipeline};
 use crate::publication;
 use crate::runs::{self, RunStatus};
 use crate::telemetry::metrics::Metrics;
+use crate::tracking;
 
 /// How often pipelines are looked at. A slot starts at most this late.
 const TICK: &str = "*/5 * * * * *";
@@ -35,13 +36,20 @@ pub struct Scheduler {
     db: PgPool,
     clock: Clock,
     metrics: Metrics,
+    tracking: bool,
 }
 
 impl Scheduler {
     /// A scheduler over the pipelines in this database.
     #[must_use]
     pub fn new(db: PgPool, clock: Clock, metrics: Metrics) -> Self {
-        Self { db, clock, metrics }
+        Self { db, clock, metrics, tracking: false }
+    }
+
+    /// Whether MLflow is to be told of what is new.
+    #[must_use]
+    pub fn with_tracking(self, tracking: bool) -> Self {
+        Self { tracking, ..self }
     }
 
     /// Ticks until `shutdown`.
@@ -87,6 +95,11 @@ impl Scheduler {
         }
         if let Err(error) = notifications::revive(&self.db).await {
             tracing::warn!(%error, "the delivery of webhooks could not be scheduled");
+        }
+        if self.tracking
+            && let Err(error) = tracking::schedule(&self.db).await
+        {
+            tracing::warn!(%error, "what MLflow is to be told could not be scheduled");
         }
         let mut after: Option<String> = None;
         loop {

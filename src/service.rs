@@ -29,6 +29,7 @@ use crate::runs::{Cleanup, RunHandler, Services};
 use crate::schedule::Scheduler;
 use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
+use crate::tracking::{MlflowSettings, Tracking};
 use crate::trainers::Trainers;
 
 /// How long a webhook's endpoint may take to be connected to.
@@ -59,6 +60,8 @@ pub struct Service {
     pub reach: Reach,
     /// How applications are told what happens.
     pub notifications: NotificationSettings,
+    /// The MLflow server that is told of runs and versions; without it none is.
+    pub mlflow: Option<MlflowSettings>,
     /// What this process does.
     pub roles: Roles,
     /// How the worker works.
@@ -80,6 +83,9 @@ pub enum ServiceError {
     /// The scheduler cannot go on.
     #[error("the scheduler stopped")]
     Scheduler(#[from] tokio_cron_scheduler::JobSchedulerError),
+    /// MLflow cannot be called.
+    #[error("no client of MLflow can be made")]
+    Tracking(#[source] reqwest::Error),
     /// A part panicked; the log has its place.
     #[error("a part of the service stopped with an internal error")]
     Panicked(#[from] tokio::task::JoinError),
@@ -122,7 +128,8 @@ impl Service {
             });
         }
         if self.roles.scheduler {
-            let scheduler = Scheduler::new(self.db, self.clock, self.metrics);
+            let scheduler =
+                Scheduler::new(self.db, self.clock, self.metrics).with_tracking(self.mlflow.is_some());
             let stop = stop.clone();
             parts.spawn(async move { Ok(scheduler.run(stop).await?) });
         }
@@ -147,7 +154,7 @@ impl Service {
             prices: self.prices.clone(),
             metrics: self.metrics.clone(),
         };
-        let handlers: Vec<Arc<dyn Handler>> = vec![
+        let mut handlers: Vec<Arc<dyn Handler>> = vec![
             Arc::new(RunHandler::new(services.clone())),
             Arc::new(Cleanup::new(services)),
             Arc::new(OutcomePull {
@@ -183,6 +190,10 @@ impl Service {
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];
         let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
+        if let Some(mlflow) = &self.mlflow {
+            let tracking = Tracking::new(db.clone(), clock.clone(), mlflow.clone());
+            handlers.push(Arc::new(tracking.map_err(ServiceError::Tracking)?));
+        }
         Ok(Worker::new(db, clock, metrics, self.worker.clone(), handlers))
     }
 }

@@ -44,6 +44,8 @@ fn each_bad_setting_is_named_with_what_it_accepts() {
     const PLACE: &str =
         "the path of a directory, its file:// URL with an absolute path, or a bucket as s3://bucket/prefix";
     const OTLP: &str = "the http or https URL of an OTLP gRPC collector, such as http://localhost:4317";
+    const TRACKING: &str =
+        "an http or https URL, such as http://localhost:5000, without user, password or query";
     for (variable, value, accepted) in [
         ("FINE_TUNING_MIN_EXAMPLES", "abc", EXAMPLES),
         ("FINE_TUNING_MIN_EXAMPLES", "9", EXAMPLES),
@@ -56,6 +58,7 @@ fn each_bad_setting_is_named_with_what_it_accepts() {
         ("OPENAI_BASE_URL", "api.openai.com", BASE),
         ("OPENAI_BASE_URL", "ftp://host/v1", BASE),
         ("MLFLOW_TRACKING_URI", "./mlruns", "an http or https URL, such as http://localhost:5000"),
+        ("MLFLOW_TRACKING_URI", "http://host/?a=1", TRACKING),
         ("TUNELOOP_LISTEN", "8080", "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080"),
         ("TUNELOOP_ROLES", "api,cook", ROLES),
         ("TUNELOOP_ROLES", ",", ROLES),
@@ -149,6 +152,31 @@ fn azure_alone_is_enough_for_a_worker_and_is_named_whole() {
     }
     let line = refusal(&["serve"], &[DATABASE, ENDPOINT, ("AZURE_OPENAI_API_KEY", "hidden word")]);
     assert!(line.starts_with("AZURE_OPENAI_API_KEY cannot be used") && !line.contains("hidden"), "{line}");
+}
+
+#[test]
+fn credentials_for_mlflow_go_together_and_are_never_repeated() {
+    const USER: (&str, &str) = ("MLFLOW_TRACKING_USERNAME", "ann");
+    const PASSWORD: (&str, &str) = ("MLFLOW_TRACKING_PASSWORD", "hidden");
+    const TOKEN: (&str, &str) = ("MLFLOW_TRACKING_TOKEN", "hidden");
+    for (variables, expected) in [
+        (
+            &[USER][..],
+            "MLFLOW_TRACKING_USERNAME is set without MLFLOW_TRACKING_PASSWORD: give the password too.",
+        ),
+        (
+            &[PASSWORD][..],
+            "MLFLOW_TRACKING_PASSWORD is set without MLFLOW_TRACKING_USERNAME: give the user too.",
+        ),
+        (
+            &[USER, PASSWORD, TOKEN][..],
+            "MLFLOW_TRACKING_TOKEN is set beside MLFLOW_TRACKING_USERNAME: give one of them.",
+        ),
+    ] {
+        assert_eq!(refusal(&["serve"], &[&[DATABASE, KEY], variables].concat()), expected);
+    }
+    let line = refusal(&["serve"], &[DATABASE, KEY, ("MLFLOW_TRACKING_TOKEN", "hidden word")]);
+    assert!(line.starts_with("MLFLOW_TRACKING_TOKEN cannot be used") && !line.contains("hidden"), "{line}");
 }
 
 #[test]

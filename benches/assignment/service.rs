@@ -70,6 +70,7 @@ pub(crate) async fn start() -> Result<Running> {
         webhook_secret: None,
         reach: tuneloop::publication::Reach::default(),
         notifications: tuneloop::notifications::NotificationSettings::default(),
+        mlflow: None,
         roles: "api".parse()?,
         worker: WorkerSettings {
             slots: 1,

@@ -39,6 +39,7 @@ pub mod responses;
 mod run_view;
 mod runs;
 mod trace;
+mod tracking;
 mod traffic;
 mod traffic_diff;
 mod training_view;
@@ -179,6 +180,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(kill_switch::routes())
         .merge(outcomes::routes())
         .merge(experiments::routes())
+        .merge(tracking::routes())
         .merge(plan::routes())
         .merge(audit::routes())
         .merge(webhook_endpoints::routes())

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::listen::listen;
 use super::{Failure, shutdown_signal};
 use crate::clock::Clock;
-use crate::config::{ProviderArgs, ServeArgs};
+use crate::config::{ProviderArgs, ServeArgs, TrackingArgs};
 use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
 use crate::notifications::NotificationSettings;
@@ -17,6 +17,7 @@ use crate::preflight::PriceTable;
 use crate::publication::Reach;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
+use crate::tracking::{MlflowAccess, MlflowSettings};
 use crate::trainers::{ApiKey, OpenAiSettings, OpenAiTrainer, Trainers};
 use crate::{database, pipelines, telemetry};
 
@@ -35,6 +36,7 @@ impl Serve {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let settings = self.settings;
         settings.check().map_err(|fault| Failure::Settings(fault.to_string()))?;
+        settings.tracking.check().map_err(|fault| Failure::Settings(fault.to_string()))?;
         // Before anything else, so that a process that is still connecting can be stopped.
         let stop = shutdown_signal()?;
         let telemetry = telemetry::init(&settings.telemetry)?;
@@ -68,6 +70,7 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
             allow_private: settings.publication.allow_private,
             ..Reach::default()
         },
+        mlflow: mlflow(&settings.tracking),
         roles: settings.roles,
         worker: WorkerSettings {
             slots: settings.worker.slots as usize,
@@ -89,6 +92,18 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
 fn prices(settings: &ServeArgs) -> Result<PriceTable, Failure> {
     let Some(file) = &settings.prices else { return Ok(PriceTable::default()) };
     PriceTable::read(file).map_err(|error| Failure::Settings(error.to_string()))
+}
+
+/// The MLflow server, where one is told of runs and versions.
+fn mlflow(settings: &TrackingArgs) -> Option<MlflowSettings> {
+    let url = settings.mlflow_tracking_uri.clone()?;
+    let user = settings.mlflow_tracking_username.clone().zip(settings.mlflow_tracking_password.clone());
+    let access = match (user, settings.mlflow_tracking_token.clone()) {
+        (Some((user, password)), _) => MlflowAccess::Password(user, password),
+        (None, Some(token)) => MlflowAccess::Token(token),
+        (None, None) => MlflowAccess::Open,
+    };
+    Some(MlflowSettings::new(url, access))
 }
 
 /// The providers that there are keys for.

@@ -120,6 +120,11 @@ pub(super) fn api_key(text: &str) -> Result<Secret, &'static str> {
     Ok(Secret::new(text))
 }
 
+/// A password.
+pub(super) fn password(text: &str) -> Result<Secret, &'static str> {
+    if text.is_empty() { Err("a password that is not empty") } else { Ok(Secret::new(text)) }
+}
+
 /// What a provider signs its webhooks with.
 pub(super) fn webhook_secret(text: &str) -> Result<WebhookSecret, WebhookSecretError> {
     WebhookSecret::new(text)
@@ -150,6 +155,15 @@ pub(super) fn http_url(text: &str) -> Result<Url, &'static str> {
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
         .ok_or("an http or https URL, such as http://localhost:5000")
+}
+
+/// The URL of an MLflow server. A password in it would be shown in logs and in lists of processes.
+pub(super) fn tracking_url(text: &str) -> Result<Url, &'static str> {
+    const ACCEPTED: &str =
+        "an http or https URL, such as http://localhost:5000, without user, password or query";
+    let url = http_url(text)?;
+    let bare = url.username().is_empty() && url.password().is_none();
+    if bare && url.query().is_none() && url.fragment().is_none() { Ok(url) } else { Err(ACCEPTED) }
 }
 
 /// The URL of a collector that speaks OTLP over gRPC.

@@ -64,6 +64,7 @@ impl Stack {
             webhook_secret: None,
             reach: Reach::default(),
             notifications: NotificationSettings::default(),
+            mlflow: None,
             roles: Roles { api: true, worker: true, scheduler: true },
             worker: WorkerSettings {
                 slots: 4,

@@ -24,6 +24,7 @@ use tuneloop::service::{Service, ServiceError};
 use tuneloop::simulator::{Settings, Simulator};
 use tuneloop::standard_webhooks::WebhookSecret;
 use tuneloop::telemetry::metrics::Metrics;
+use tuneloop::tracking::MlflowSettings;
 use tuneloop::trainers::{ApiKey, OpenAiSettings, OpenAiTrainer, Trainers};
 
 use super::client::Client;
@@ -63,13 +64,22 @@ impl TestService {
         Self::with_training_time(Duration::from_millis(300)).await
     }
 
+    /// A service that tells an MLflow server of what it does.
+    pub(crate) async fn with_mlflow(mlflow: MlflowSettings, training_time: Duration) -> Self {
+        Self::start_with(training_time, Reach::default(), Some(mlflow)).await
+    }
+
     /// A service whose provider takes this long for a training.
     pub(crate) async fn with_training_time(training_time: Duration) -> Self {
-        Self::with(training_time, Reach::default()).await
+        Self::start_with(training_time, Reach::default(), None).await
     }
 
     /// A service whose pipelines may publish to what is in reach.
     pub(crate) async fn with(training_time: Duration, reach: Reach) -> Self {
+        Self::start_with(training_time, reach, None).await
+    }
+
+    async fn start_with(training_time: Duration, reach: Reach, mlflow: Option<MlflowSettings>) -> Self {
         let database = fresh_database().await;
         let clock = Clock::system();
         let stop = CancellationToken::new();
@@ -104,6 +114,7 @@ impl TestService {
             },
             webhook_secret: Some(WebhookSecret::new(WEBHOOK_SECRET).expect("is a secret")),
             reach,
+            mlflow,
             roles: "api,worker,scheduler".parse().expect("names roles"),
             worker: WorkerSettings {
                 slots: 8,
@@ -270,7 +281,7 @@ impl TestService {
     /// end without an error.
     pub(crate) async fn end(mut self) {
         let amiss = "SELECT coalesce(j.kind || ' ' || j.subject, 'none for ' || r.id)
-                       FROM (SELECT * FROM jobs WHERE state IN ('ready', 'leased') AND kind NOT IN ('outcome_pull', 'outcome_judge', 'model_check', 'publish')) j
+                       FROM (SELECT * FROM jobs WHERE state IN ('ready', 'leased') AND kind NOT IN ('outcome_pull', 'outcome_judge', 'model_check', 'publish', 'tracking')) j
                        FULL JOIN (SELECT id FROM runs WHERE finished_at IS NULL) r
                          ON j.kind = 'run' AND j.subject = r.id::text
                       WHERE j.id IS NULL OR r.id IS NULL";

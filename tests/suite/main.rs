@@ -34,6 +34,7 @@ mod rollout;
 mod rules;
 mod schedule;
 mod schema;
+mod tracking;
 mod traffic;
 mod traffic_history;
 mod training;

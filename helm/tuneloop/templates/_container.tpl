@@ -65,6 +65,16 @@ capabilities:
 - name: MLFLOW_TRACKING_URI
   value: {{ . | quote }}
 {{- end }}
+{{- with .Values.mlflow.existingSecret }}
+{{- range list "MLFLOW_TRACKING_USERNAME" "MLFLOW_TRACKING_PASSWORD" "MLFLOW_TRACKING_TOKEN" }}
+- name: {{ . }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $.Values.mlflow.existingSecret }}
+      key: {{ . }}
+      optional: true
+{{- end }}
+{{- end }}
 {{- with .Values.config.otlpEndpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ . | quote }}

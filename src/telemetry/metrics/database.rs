@@ -17,6 +17,7 @@ pub(super) struct DatabaseGauges {
     runs: IntGaugeVec,
     jobs: IntGaugeVec,
     oldest_job: GaugeVec,
+    untold: GaugeVec,
     cost: GaugeVec,
     trained_tokens: IntGaugeVec,
     model_days_left: IntGaugeVec,
@@ -31,6 +32,8 @@ struct Holdings {
     runs: Vec<(String, String, i64)>,
     /// Kind, state, count, and the seconds since the oldest due job became due.
     jobs: Vec<(String, String, i64, f64)>,
+    /// Pipeline, and the seconds since the oldest change that MLflow was not told of.
+    untold: Vec<(String, f64)>,
     /// Pipeline, currency (empty without a price), cost, billed tokens: since the beginning.
     costs: Vec<(String, String, f64, i64)>,
     /// Pipeline, version, and the days until the provider shuts it down: of those that serve and have such a date.
@@ -62,9 +65,14 @@ impl DatabaseGauges {
             "tuneloop_publication_revisions_behind",
             "Traffic revisions that a target of a pipeline's publication is behind; 0 when it has the newest.",
         );
+        let untold = Opts::new(
+            "tuneloop_tracking_oldest_age_seconds",
+            "How old the oldest change is that MLflow was not told of; 0 when it has all.",
+        );
         Ok(Self {
             model_days_left: register(registry, IntGaugeVec::new(days_left, &["pipeline", "version"])?)?,
             publications: register(registry, IntGaugeVec::new(behind, &["pipeline", "target"])?)?,
+            untold: register(registry, GaugeVec::new(untold, &["pipeline"])?)?,
             cost: register(registry, GaugeVec::new(cost, &["pipeline", "currency"])?)?,
             trained_tokens: register(registry, IntGaugeVec::new(tokens, &["pipeline"])?)?,
             up: register(registry, up)?,
@@ -100,6 +108,7 @@ impl DatabaseGauges {
         self.runs.reset();
         self.jobs.reset();
         self.oldest_job.reset();
+        self.untold.reset();
         self.cost.reset();
         self.trained_tokens.reset();
         self.model_days_left.reset();
@@ -108,6 +117,9 @@ impl DatabaseGauges {
         let Some(holdings) = holdings else { return };
         for (pipeline, status, count) in &holdings.runs {
             self.runs.with_label_values(&[pipeline, status]).set(*count);
+        }
+        for (pipeline, age) in &holdings.untold {
+            self.untold.with_label_values(&[pipeline]).set(*age);
         }
         for (pipeline, currency, cost, tokens) in &holdings.costs {
             if !currency.is_empty() {
@@ -177,9 +189,19 @@ async fn read(pool: &PgPool) -> Result<Holdings, sqlx::Error> {
     )
     .fetch_all(pool)
     .await?;
+    let untold = sqlx::query!(
+        r#"SELECT pipeline,
+                  coalesce(extract(epoch FROM now() - (
+                      SELECT a.at FROM audit_events a WHERE a.pipeline = s.pipeline AND a.id > s.seen_event
+                       ORDER BY a.id LIMIT 1)), 0)::double precision AS "age!"
+             FROM tracking_state s"#
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(Holdings {
         ends: ends.into_iter().map(|row| (row.pipeline, row.version, row.days)).collect(),
         publications: publications.into_iter().map(|row| (row.pipeline, row.target, row.behind)).collect(),
+        untold: untold.into_iter().map(|row| (row.pipeline, row.age)).collect(),
         costs: costs.into_iter().map(|row| (row.pipeline, row.currency, row.cost, row.tokens)).collect(),
         runs: runs.into_iter().map(|row| (row.pipeline, row.status, row.count)).collect(),
         jobs: jobs.into_iter().map(|row| (row.kind, row.state, row.count, row.age)).collect(),
