@@ -1,4 +1,4 @@
-//! Servers that ask for a password, that do not pass artifacts on, and in which somebody deleted what was there.
+//! Servers that ask for a password, that do not pass artifacts on, that refuse something, and in which somebody deleted what was there.
 
 use std::time::Duration;
 
@@ -80,5 +80,36 @@ async fn what_somebody_deleted_stays_deleted_and_artifacts_that_cannot_be_stored
     let read = server.read("hook").await;
     assert_eq!(run_of(&read, &second)["status"], "FINISHED");
     assert_eq!(read["versions"], json!([]));
+    service.end().await;
+}
+
+#[tokio::test]
+async fn what_mlflow_refuses_of_one_run_is_told_and_does_not_hold_up_the_others() {
+    let Some(python) = python() else { return };
+    let server = Server::start(&python).await;
+    let service = service(&server, MlflowAccess::Open).await;
+    let first = service.trigger("hook").await;
+    service.wait_until(&first, "skipped").await;
+    delivered(&service, "hook").await;
+    // A parameter of it is told once more, with another value, which MLflow takes of nobody.
+    let changed =
+        "UPDATE pipeline_configs SET config = jsonb_set(config, '{serving_model}', '\"gpt-4o-mini\"')";
+    for statement in [
+        "ALTER TABLE pipeline_configs DISABLE TRIGGER pipeline_configs_append_only",
+        changed,
+        "UPDATE tracking_runs SET settled = false, delivered = '{}'",
+    ] {
+        sqlx::query(statement).execute(&service.db).await.unwrap();
+    }
+    let second = service.trigger("hook").await;
+    service.wait_until(&second, "skipped").await;
+    let told = |state: &Value| state["refused"] == 1 && state["runs"] == 2 && state["status"] == "failing";
+    let state = state_where(&service, "hook", told).await;
+    let error = state["error"].as_str().unwrap();
+    assert!(error.contains(&first) && error.contains("param"), "{error}");
+    let read = server.read("hook").await;
+    assert_eq!(run_of(&read, &second)["status"], "FINISHED");
+    assert_eq!(run_of(&read, &second)["params"]["serving_model"], "gpt-4o-mini");
+    assert_eq!(run_of(&read, &first)["params"]["serving_model"], "gpt-4o");
     service.end().await;
 }
