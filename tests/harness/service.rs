@@ -74,12 +74,12 @@ impl TestService {
         Self::start_with(training_time, Reach::default(), None).await
     }
 
-    /// A service whose pipelines may publish to what is in reach.
-    pub(crate) async fn with(training_time: Duration, reach: Reach) -> Self {
-        Self::start_with(training_time, reach, None).await
-    }
-
-    async fn start_with(training_time: Duration, reach: Reach, mlflow: Option<MlflowSettings>) -> Self {
+    /// A service whose pipelines may publish to what is in reach, and which tells an MLflow server if there is one.
+    pub(crate) async fn start_with(
+        training_time: Duration,
+        reach: Reach,
+        mlflow: Option<MlflowSettings>,
+    ) -> Self {
         let database = fresh_database().await;
         let clock = Clock::system();
         let stop = CancellationToken::new();

@@ -12,7 +12,7 @@ use tuneloop::clock::Clock;
 use tuneloop::config::Secret;
 use tuneloop::models;
 use tuneloop::publication::{self, Reach};
-use tuneloop::traffic;
+use tuneloop::traffic::{self, Promotion, WHOLE};
 use uuid::Uuid;
 
 use crate::application::SECRET;
@@ -52,7 +52,7 @@ impl World {
             lookup: Arc::new(|name: &str| (name == "PUBLICATION_SECRET_APP").then(|| Secret::new(SECRET))),
         };
         change(&mut reach);
-        let service = TestService::with(Duration::from_millis(300), reach).await;
+        let service = TestService::start_with(Duration::from_millis(300), reach, None).await;
         Self { service, kubernetes, directory }
     }
 
@@ -173,8 +173,9 @@ pub(crate) async fn go_live(db: &sqlx::PgPool, clock: &Clock, pipeline: &str, mo
     .unwrap();
     let version = models::by_id(&mut *tx, id).await.unwrap().unwrap();
     let reason = "it is the better one";
-    let revision =
-        traffic::promote(&mut tx, pipeline, &version, None, 0, reason, &By::system()).await.unwrap();
+    let promotion =
+        Promotion { version: &version, experiment_id: None, decision_id: None, weight: WHOLE, forced: false };
+    let revision = traffic::promote(&mut tx, pipeline, promotion, reason, &By::system()).await.unwrap();
     tx.commit().await.unwrap();
     revision
 }
