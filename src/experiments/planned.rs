@@ -15,6 +15,8 @@ use super::statistics::planning::{PlanInput, standard_error_after};
 const HISTORY: TimeDelta = TimeDelta::days(28);
 /// A history of fewer outcomes says little of how a metric varies; the first look then fixes the number.
 const ENOUGH: u64 = 100;
+/// Traffic that came in a burst is not believed to go on like that: no more is planned than so many times what was seen.
+const MOST_AHEAD: f64 = 4.0;
 
 /// What is planned of a test or a watch.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +57,8 @@ pub async fn planned_errors(
             candidate_share: planned.candidate_share,
             outcomes_per_day,
         };
-        let outcomes = outcomes_per_day * planned.candidate_share * planned.seconds / 86_400.0;
+        let expected = outcomes_per_day * planned.seconds / 86_400.0;
+        let outcomes = planned.candidate_share * expected.min(MOST_AHEAD * known.outcomes as f64);
         if let Some(error) = standard_error_after(&input, outcomes) {
             errors.insert(metric, error);
         }

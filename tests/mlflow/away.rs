@@ -48,7 +48,7 @@ async fn a_server_that_was_stopped_for_the_length_of_a_run_is_told_of_all_of_it_
     runs.iter().for_each(each_point_once);
     assert_eq!(run_of(&read, &rejected)["tags"]["tuneloop.status"], "rejected");
     assert_eq!(run_of(&read, &skipped)["tags"]["tuneloop.reason_code"], "insufficient_training_data");
-    let numbers: Vec<_> = ["hook@0.0.0", "hook@1.0.0", "hook@1.1.0"]
+    let numbers: Vec<_> = ["hook@0.0.0", "hook@1.0.0", "hook@1.0.1"]
         .map(|name| version_of(&read, name)["version"].clone())
         .into();
     assert_eq!(numbers, [json!("1"), json!("2"), json!("3")], "in their order");

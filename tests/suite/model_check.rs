@@ -86,7 +86,7 @@ async fn promoted_twice(change: impl FnOnce(&mut Value)) -> TestService {
         let run = service.trigger("hook").await;
         service.wait_for_test(&run).await;
         let promote = format!("/v1/pipelines/hook/models/{version}/promote");
-        service.post(&promote, json!({"reason": "it reads better"})).await.expect(200);
+        service.post(&promote, json!({"reason": "it reads better", "force": true})).await.expect(200);
         service.wait_until(&run, "cancelled").await;
     }
     assert_eq!(statuses(&service).await, "1.0.1 live, 1.0.0 retired, 0.0.0 retired");
@@ -183,14 +183,17 @@ async fn a_live_model_that_is_gone_gives_its_traffic_to_the_newest_version_that_
     check(&service).await;
     assert_eq!(events(&service, "model.unavailable").await.len(), 1);
     let promote = "/v1/pipelines/hook/models/1.0.1/promote";
-    service.post(promote, json!({"reason": "too early"})).await.problem(409, "cannot-serve");
+    service
+        .post(promote, json!({"reason": "too early", "force": true}))
+        .await
+        .problem(409, "promotion-unsafe");
     vanish(&service, &[]);
     check(&service).await;
     assert_eq!(statuses(&service).await, "1.0.2 candidate, 1.0.1 retired, 1.0.0 retired, 0.0.0 live");
     let back = events(&service, "model.available").await;
     assert_eq!((back.len(), &back[0]["after"]["status"]), (1, &json!("retired")));
     assert_eq!(service.weights("hook").await, all_to("0.0.0"), "nothing comes back by itself");
-    service.post(promote, json!({"reason": "it is there again"})).await.expect(200);
+    service.post(promote, json!({"reason": "it is there again", "force": true})).await.expect(200);
     service.end().await;
 }
 

@@ -262,7 +262,7 @@ async fn a_checkpoint_is_registered_once_as_a_patch_of_its_training() {
 
     // It can be made live as any candidate.
     let promote = format!("{MODELS}/1.0.2/promote");
-    service.post(&promote, json!({"reason": "it reads better"})).await.expect(200);
+    service.post(&promote, json!({"reason": "it reads better", "force": true})).await.expect(200);
     assert_eq!(service.weights("hook").await, [("1.0.2".to_owned(), 10_000)]);
     service.end().await;
 }

@@ -193,7 +193,7 @@ async fn a_version_that_did_harm_says_so_and_a_run_that_proves_another_one_is_in
     assert_eq!(promoted["traffic"]["live"], "1.0.0");
     service.wait_until(&other, "cancelled").await;
     let versions = service.versions("hook").await;
-    let expected = [("1.1.0", "candidate"), ("1.0.0", "live"), ("0.0.0", "retired")];
+    let expected = [("1.0.1", "candidate"), ("1.0.0", "live"), ("0.0.0", "retired")];
     assert_eq!(versions, expected.map(|(version, status)| (version.to_owned(), status.to_owned())));
     service.end().await;
 }

@@ -158,6 +158,6 @@ async fn a_rollback_that_is_sent_again_is_one_rollback_also_from_two_clients_at_
     let later = send().await;
     assert_eq!((later.header("idempotency-replayed"), &later.body), ("true", &one));
     assert_eq!(service.read("/v1/pipelines/hook/traffic").await, one);
-    assert_eq!(statuses(&service).await, "1.1.0 rolled_back, 1.0.0 live, 0.0.0 retired");
+    assert_eq!(statuses(&service).await, "1.0.1 rolled_back, 1.0.0 live, 0.0.0 retired");
     service.end().await;
 }

@@ -153,7 +153,7 @@ async fn the_next_runs_test_waits_for_its_end() {
     service.wait_for(&newer, "waiting for its place", waits).await;
     // Promoting the newer one by hand is refused for the same reason.
     let found =
-        service.post("/v1/pipelines/hook/models/1.1.0/promote", json!({"dry_run": true})).await.expect(200);
+        service.post("/v1/pipelines/hook/models/1.0.1/promote", json!({"dry_run": true})).await.expect(200);
     assert!(found.to_string().contains(&format!("Run {older} is watching another version")), "{found:#}");
     // A person takes over, and the rollout is over.
     let etag = service.get(TRAFFIC).await.header("etag").to_owned();
