@@ -84,8 +84,9 @@ async fn whoever_makes_the_config_map_first_is_followed() {
     world.kubernetes.hold_patches(true);
     world.publishing("hook", json!({"targets": [config_map("cluster", "models")]})).await;
     until("waited for the first write", || world.kubernetes.waiting() == 1).await;
-    lose_lease(&world, "hook/cluster").await;
+    // Before the lease is lost: whoever has it next knows of it.
     let newest = world.go_live("hook", "ft:two").await;
+    lose_lease(&world, "hook/cluster").await;
     until("waited for the second write", || world.kubernetes.waiting() == 2).await;
     world.kubernetes.hold_patches(false);
     world.published("hook", "cluster", newest).await;
