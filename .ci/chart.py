@@ -44,6 +44,13 @@ REFUSED = [
     ({"publication": {"configMaps": {"enabled": True}}, "serviceAccount": {"create": False}}, "serviceAccount.create"),
     ({"publication": {"configMaps": {"names": ["Models"]}}}, "names"),
     ({"publication": {"secrets": ["models"]}}, "secrets"),
+    ({"publication": {"files": {"enabled": True}}}, "publication.files.existingClaim"),
+    ({"publication": {"files": {"existingClaim": "models"}}}, "publication.files.enabled"),
+    ({"publication": {"signing": {"existingSecret": "signing"}}}, "publication.signing.keys"),
+    ({"publication": {"signing": {"keys": ["PUBLICATION_SECRET_SHOP"]}}}, "publication.signing.existingSecret"),
+    ({"publication": {"signing": {"existingSecret": "signing", "keys": ["DATABASE_URL"]}}}, "keys"),
+    ({"publication": {"allowPrivateTargets": True}}, "allowPrivateTargets"),
+    ({"config": {"publicUrl": "tuneloop.example"}}, "publicUrl"),
     ({"prices": {"models": {}}}, "currency"),
     ({"prices": {"currency": "dollars", "models": {}}}, "currency"),
     ({"prices": {"currency": "USD", "models": {"a": {"training": 1}}}}, "training"),
@@ -109,12 +116,32 @@ def check_pods(values_file, by_kind):
     assert re.fullmatch(r"\d+", environment["FINE_TUNING_MIN_EXAMPLES"]), f"{values_file}: not a whole number"
     for variable in ("OPENAI_WEBHOOK_SECRET", "AZURE_OPENAI_API_KEY"):
         assert environment.get(variable) is None, f"{values_file}: {variable} is not from a Secret"
+    check_targets(values_file, serve, environment)
     check_prices(values_file, by_kind, serve, environment.get("TUNELOOP_PRICES"))
     drain = serve.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     grace = int(environment["TUNELOOP_SHUTDOWN_GRACE_SECONDS"])
     assert pod["terminationGracePeriodSeconds"] > drain + grace, f"{values_file}: killed before it may end"
     mounts, volumes = ({each["name"] for each in some} for some in (serve["volumeMounts"], pod["volumes"]))
     assert mounts == volumes, f"{values_file}: mounts {mounts} are not the volumes {volumes}"
+
+
+def check_targets(values_file, serve, environment):
+    """What users may name is as the values say: public addresses unless allowed, files on the volume, secrets from the Secret."""
+    values = yaml.safe_load(values_file.read_text())
+    config, publication = values.get("config", {}), values.get("publication", {})
+    assert environment.get("TUNELOOP_PUBLIC_URL") == config.get("publicUrl"), f"{values_file}: another public URL"
+    allowed = "true" if config.get("allowPrivateTargets") else None
+    assert environment.get("TUNELOOP_ALLOW_PRIVATE_TARGETS") == allowed, f"{values_file}: other addresses are allowed"
+    mounts = {each["name"]: each for each in serve["volumeMounts"]}
+    place = mounts.get("publication", {}).get("mountPath")
+    assert environment.get("TUNELOOP_PUBLICATION_DIR") == place, f"{values_file}: files are not on their volume"
+    assert (place is not None) == publication.get("files", {}).get("enabled", False), f"{values_file}: no volume of files"
+    signing = publication.get("signing", {})
+    expected = {key: (signing["existingSecret"], key) for key in signing.get("keys", ())}
+    references = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in serve["env"]
+                  if each["name"].startswith("PUBLICATION_SECRET_")}
+    found = {name: (each["name"], each["key"]) for name, each in references.items()}
+    assert found == expected, f"{values_file}: signing secrets are {found}, not {expected}"
 
 
 def check_role(values_file, by_kind):

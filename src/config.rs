@@ -125,10 +125,6 @@ pub struct PublicationArgs {
     /// Directory below which pipelines may publish files; none are written without it
     #[arg(long = "publication-dir", env = "TUNELOOP_PUBLICATION_DIR", value_name = "DIRECTORY")]
     pub directory: Option<PathBuf>,
-
-    /// Let pipelines publish to private, link-local and loopback addresses by HTTP
-    #[arg(long = "publication-allow-private", env = "TUNELOOP_PUBLICATION_ALLOW_PRIVATE")]
-    pub allow_private: bool,
 }
 
 /// How applications are told what happens.
@@ -138,10 +134,15 @@ pub struct NotificationArgs {
     /// Where people reach this service, for links in notices and as their source, such as `https://tuneloop.example`
     #[arg(long, env = "TUNELOOP_PUBLIC_URL", value_name = "URL", value_parser = values::base_url)]
     pub public_url: Option<String>,
+}
 
-    /// Send webhooks to private and loopback addresses as well, and through the environment's proxy
-    #[arg(long, env = "TUNELOOP_WEBHOOK_ALLOW_PRIVATE", value_parser = clap::builder::BoolishValueParser::new())]
-    pub webhook_allow_private: bool,
+/// What the service calls because a user named it: receivers of webhooks, and applications that pipelines publish to.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Addresses that users name")]
+pub struct TargetArgs {
+    /// Send webhooks and publish to private and loopback addresses as well, and through the environment's proxy
+    #[arg(long, env = "TUNELOOP_ALLOW_PRIVATE_TARGETS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub allow_private_targets: bool,
 }
 
 /// What the pipelines `hook` and `body` are created with when the database has none. Existing pipelines keep
@@ -342,6 +343,10 @@ pub struct ServeArgs {
     /// Notifications.
     #[command(flatten)]
     pub notifications: NotificationArgs,
+
+    /// Addresses that users name.
+    #[command(flatten)]
+    pub targets: TargetArgs,
 
     /// Tracking.
     #[command(flatten)]

@@ -20,7 +20,7 @@ use crate::housekeeping::Housekeeping;
 use crate::jobs::{Handler, Worker, WorkerSettings};
 use crate::model_check::ModelCheck;
 use crate::notifications::{Deliver, NotificationSettings, Sealer};
-use crate::outbound::Targets;
+use crate::outbound::{TargetRules, Targets};
 use crate::outcome_judge::OutcomeJudge;
 use crate::outcome_pull::OutcomePull;
 use crate::preflight::PriceTable;
@@ -32,8 +32,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::tracking::{MlflowSettings, Tracking};
 use crate::trainers::Trainers;
 
-/// How long a webhook's endpoint may take to be connected to.
-const WEBHOOK_CONNECT_TIME: Duration = Duration::from_secs(5);
+/// How long an address that users name may take to be connected to.
+const TARGET_CONNECT_TIME: Duration = Duration::from_secs(5);
 
 /// What the service is made of.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct Service {
     pub outcome_retention: TimeDelta,
     /// What pipelines may publish to.
     pub reach: Reach,
+    /// Which addresses users may name for the service to call.
+    pub target_rules: TargetRules,
     /// How applications are told what happens.
     pub notifications: NotificationSettings,
     /// The MLflow server that is told of runs and versions; without it none is.
@@ -74,9 +76,9 @@ pub enum ServiceError {
     /// The metrics of a part are registered already.
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
-    /// The client of webhooks cannot be made.
-    #[error("the client that sends webhooks cannot be made")]
-    Webhooks(#[from] reqwest::Error),
+    /// The clients of addresses that users name cannot be made.
+    #[error("the clients that send webhooks and publish to applications cannot be made")]
+    Targets(#[from] reqwest::Error),
     /// The API cannot go on.
     #[error("the API stopped")]
     Api(#[source] io::Error),
@@ -108,7 +110,7 @@ impl Service {
         state.prices = self.prices.clone();
         state.trainers = self.trainers.clone();
         state.outcome_retention = self.outcome_retention;
-        state.target_rules = self.notifications.rules;
+        state.target_rules = self.target_rules;
         state.stop = stop.clone();
         if self.roles.api {
             let (memory, stop) = (state.memory.clone(), stop.clone());
@@ -154,6 +156,7 @@ impl Service {
             prices: self.prices.clone(),
             metrics: self.metrics.clone(),
         };
+        let targets = Targets::new(self.target_rules, TARGET_CONNECT_TIME)?;
         let mut handlers: Vec<Arc<dyn Handler>> = vec![
             Arc::new(RunHandler::new(services.clone())),
             Arc::new(Cleanup::new(services)),
@@ -178,13 +181,14 @@ impl Service {
                 db: self.db.clone(),
                 clock: self.clock.clone(),
                 reach: self.reach.clone(),
+                targets: targets.clone(),
                 metrics: PublicationMetrics::register(self.metrics.registry())?,
             }),
             Arc::new(Sealer { db: self.db.clone(), clock: self.clock.clone() }),
             Arc::new(Deliver {
                 db: self.db.clone(),
                 clock: self.clock.clone(),
-                targets: Targets::new(self.notifications.rules, WEBHOOK_CONNECT_TIME)?,
+                targets,
                 public_url: self.notifications.public_url.clone(),
             }),
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),

@@ -256,6 +256,7 @@ fn help_reads_well_and_hides_secrets() {
         "Worker:",
         "Publication:",
         "Notifications:",
+        "Addresses that users name:",
         "Tracking:",
         "Logs & traces:",
     ];

@@ -69,6 +69,7 @@ pub(crate) async fn start() -> Result<Running> {
         prices: PriceTable::default(),
         webhook_secret: None,
         reach: tuneloop::publication::Reach::default(),
+        target_rules: tuneloop::outbound::TargetRules::default(),
         notifications: tuneloop::notifications::NotificationSettings::default(),
         mlflow: None,
         roles: "api".parse()?,

@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 #[serde(deny_unknown_fields)]
 pub(super) struct WebhookEndpointRequest {
     /// Where notices are sent by `POST`: an http or https URL. Private and loopback addresses are refused unless the service was
-    /// started with `--webhook-allow-private`.
+    /// started with `--allow-private-targets`.
     #[schema(example = "https://shop.example/hooks/tuneloop", max_length = 2000)]
     url: String,
     /// What it is told; everything, also what later releases tell, where absent.

@@ -60,16 +60,10 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
         metrics,
         prices: prices(settings)?,
         outcome_retention: TimeDelta::days(settings.outcome_retention_days.into()),
-        notifications: NotificationSettings {
-            public_url: settings.notifications.public_url.clone(),
-            rules: TargetRules { allow_private: settings.notifications.webhook_allow_private },
-        },
+        target_rules: TargetRules { allow_private: settings.targets.allow_private_targets },
+        notifications: NotificationSettings { public_url: settings.notifications.public_url.clone() },
         webhook_secret: settings.provider.openai_webhook_secret.clone(),
-        reach: Reach {
-            directory: settings.publication.directory.clone(),
-            allow_private: settings.publication.allow_private,
-            ..Reach::default()
-        },
+        reach: Reach { directory: settings.publication.directory.clone(), ..Reach::default() },
         mlflow: mlflow(&settings.tracking),
         roles: settings.roles,
         worker: WorkerSettings {

@@ -17,6 +17,7 @@ use crate::config::{OUTCOME_RETENTION_DAYS, Roles};
 use crate::dataset::{DatasetStore, Sources};
 use crate::jobs::WorkerSettings;
 use crate::notifications::NotificationSettings;
+use crate::outbound::TargetRules;
 use crate::publication::Reach;
 use crate::service::Service;
 use crate::simulator::{Settings, Simulator};
@@ -63,6 +64,7 @@ impl Stack {
             outcome_retention: TimeDelta::days(OUTCOME_RETENTION_DAYS.into()),
             webhook_secret: None,
             reach: Reach::default(),
+            target_rules: TargetRules::default(),
             notifications: NotificationSettings::default(),
             mlflow: None,
             roles: Roles { api: true, worker: true, scheduler: true },

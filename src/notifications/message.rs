@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::endpoints::Form;
-use crate::outbound::TargetRules;
 
 /// Names the service where its public address is not known.
 const NAMELESS: &str = "urn:tuneloop";
@@ -15,8 +14,6 @@ const NAMELESS: &str = "urn:tuneloop";
 pub struct NotificationSettings {
     /// Where people reach the service, without a slash at its end.
     pub public_url: Option<String>,
-    /// Which addresses may be called.
-    pub rules: TargetRules,
 }
 
 /// A notification, as it is stored.

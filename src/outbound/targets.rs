@@ -5,6 +5,7 @@
 //! addresses that are not public are left out there, and what is left is connected to. A name that changes its
 //! address after it was checked (DNS rebinding) leads nowhere.
 
+use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +19,26 @@ use super::{builder, is_loopback};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{host} is not a public address: name one that is reached over the internet, or allow private ones with \
-     --webhook-allow-private"
+     --allow-private-targets"
 )]
 pub struct NotPublic {
     /// As it was named.
     pub host: String,
+}
+
+impl NotPublic {
+    /// The refusal in an error of a call, where a name turned out to lead to such an address.
+    #[must_use]
+    pub fn cause_of(error: &reqwest::Error) -> Option<&Self> {
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(refused) = cause.downcast_ref() {
+                return Some(refused);
+            }
+            source = cause.source();
+        }
+        None
+    }
 }
 
 /// A URL that cannot be called, whatever is allowed.
@@ -186,7 +202,6 @@ fn embedded(high: u16, low: u16) -> Ipv4Addr {
 
 #[cfg(test)]
 mod tests {
-    use std::error::Error;
     use std::net::SocketAddr;
     use std::sync::Mutex;
 
@@ -199,16 +214,19 @@ mod tests {
         for special in [
             "0.0.0.0",
             "10.0.0.1",
+            "10.1.2.3",
             "100.64.0.1",
             "100.127.255.255",
             "127.0.0.1",
             "127.255.0.1",
             "169.254.169.254",
             "172.16.0.1",
+            "172.31.0.1",
             "172.31.255.255",
             "192.0.0.8",
             "192.0.2.1",
             "192.88.99.1",
+            "192.168.0.1",
             "192.168.1.1",
             "198.18.0.1",
             "198.19.255.255",
@@ -228,10 +246,12 @@ mod tests {
             "100::1",
             "2001::1",
             "2001:db8::1",
+            "2002:7f00:1::",
             "2002:7f00:1::1",
             "2002:a00:1::",
             "3fff::1",
             "fc00::1",
+            "fd00::1",
             "fd12:3456::1",
             "fe80::1",
             "fec0::1",
@@ -271,6 +291,8 @@ mod tests {
             "http://0x7f.0.0.1/",
             "http://0177.0.0.1/",
             "http://[::1]:80/",
+            "http://[::1]/",
+            "http://localhost/",
             "http://[::ffff:7f00:1]/",
             "https://localhost/hook",
             "https://LOCALHOST./",
@@ -304,17 +326,6 @@ mod tests {
         }
     }
 
-    fn refused(error: &reqwest::Error) -> bool {
-        let mut source = error.source();
-        while let Some(error) = source {
-            if error.is::<NotPublic>() {
-                return true;
-            }
-            source = error.source();
-        }
-        false
-    }
-
     #[tokio::test]
     async fn a_name_that_changes_its_address_leads_nowhere() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -332,7 +343,7 @@ mod tests {
             Targets::with_resolver(TargetRules::default(), Duration::from_secs(5), changing.clone()).unwrap();
         for _ in 0..2 {
             let error = guarded.client(&url).unwrap().get(url.clone()).send().await.unwrap_err();
-            assert!(refused(&error), "{error:?}");
+            assert!(NotPublic::cause_of(&error).is_some(), "{error:?}");
         }
         let knocked = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
         assert!(knocked.is_err(), "nothing was connected to");

@@ -16,6 +16,7 @@ use super::{PublicationMetrics, PublishError, Reach, deployments, http};
 use crate::clock::Clock;
 use crate::halt;
 use crate::jobs::{self, Done, Handler, JobError, Lease, backoff};
+use crate::outbound::Targets;
 use crate::pipelines;
 use crate::pipelines::config::{
     ConfigMapTarget, HttpTarget, PublicationSettings, PublicationTarget, TargetKind,
@@ -43,6 +44,8 @@ pub(crate) struct Publication {
     pub(crate) db: PgPool,
     pub(crate) clock: Clock,
     pub(crate) reach: Reach,
+    /// The clients that call applications.
+    pub(crate) targets: Targets,
     pub(crate) metrics: PublicationMetrics,
 }
 
@@ -51,6 +54,7 @@ pub(super) struct Attempt<'a> {
     pub(super) db: &'a PgPool,
     pub(super) clock: &'a Clock,
     pub(super) reach: &'a Reach,
+    pub(super) targets: &'a Targets,
     pub(super) metrics: &'a PublicationMetrics,
     pub(super) lease: &'a Lease,
     pub(super) settings: &'a PublicationSettings,
@@ -82,6 +86,7 @@ impl Handler for Publication {
                 db: &self.db,
                 clock: &self.clock,
                 reach: &self.reach,
+                targets: &self.targets,
                 metrics: &self.metrics,
                 lease,
                 settings,
@@ -135,7 +140,7 @@ impl Attempt<'_> {
             let id = format!("{pipeline}.{name}.{revision}.{}", state.requests);
             self.lease.check_deadline()?;
             halt::point("publish", "writing");
-            http::send(self.reach, self.clock, target, &id, &payload).await?;
+            http::send(self.reach, self.targets, self.clock, target, &id, &payload).await?;
             halt::point("publish", "written");
             let published = Published { revision: payload.revision, digest: &digest, corrected: None };
             self.record(&published).await?;

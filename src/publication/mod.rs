@@ -39,8 +39,6 @@ pub type Lookup = Arc<dyn Fn(&str) -> Option<Secret> + Send + Sync>;
 pub struct Reach {
     /// Files are written below this directory only; without it none are.
     pub directory: Option<PathBuf>,
-    /// Whether calls may go to private, link-local and loopback addresses.
-    pub allow_private: bool,
     /// How the Kubernetes API is reached.
     pub kubernetes: Kubernetes,
     /// Where signing secrets are found by the names of their variables.
@@ -48,25 +46,17 @@ pub struct Reach {
 }
 
 impl Default for Reach {
-    /// No directory, public addresses only, and Kubernetes and secrets as the environment says.
+    /// No directory, and Kubernetes and secrets as the environment says.
     fn default() -> Self {
         let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret::new);
-        Self {
-            directory: None,
-            allow_private: false,
-            kubernetes: Kubernetes::default(),
-            lookup: Arc::new(lookup),
-        }
+        Self { directory: None, kubernetes: Kubernetes::default(), lookup: Arc::new(lookup) }
     }
 }
 
 impl fmt::Debug for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { directory, allow_private, .. } = self;
-        f.debug_struct("Reach")
-            .field("directory", directory)
-            .field("allow_private", allow_private)
-            .finish_non_exhaustive()
+        let Self { directory, .. } = self;
+        f.debug_struct("Reach").field("directory", directory).finish_non_exhaustive()
     }
 }
 

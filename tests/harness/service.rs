@@ -58,6 +58,9 @@ pub(crate) struct TestService {
     _database: TestDatabase,
 }
 
+/// Receivers of tests are on this machine.
+pub(crate) const LOCAL: TargetRules = TargetRules { allow_private: true };
+
 impl TestService {
     /// A service whose provider trains in a moment.
     pub(crate) async fn start() -> Self {
@@ -66,18 +69,19 @@ impl TestService {
 
     /// A service that tells an MLflow server of what it does.
     pub(crate) async fn with_mlflow(mlflow: MlflowSettings, training_time: Duration) -> Self {
-        Self::start_with(training_time, Reach::default(), Some(mlflow)).await
+        Self::start_with(training_time, Reach::default(), LOCAL, Some(mlflow)).await
     }
 
     /// A service whose provider takes this long for a training.
     pub(crate) async fn with_training_time(training_time: Duration) -> Self {
-        Self::start_with(training_time, Reach::default(), None).await
+        Self::start_with(training_time, Reach::default(), LOCAL, None).await
     }
 
-    /// A service whose pipelines may publish to what is in reach, and which tells an MLflow server if there is one.
+    /// A service whose pipelines may publish to what is in reach, which calls what these rules allow, and which tells an MLflow server if there is one.
     pub(crate) async fn start_with(
         training_time: Duration,
         reach: Reach,
+        target_rules: TargetRules,
         mlflow: Option<MlflowSettings>,
     ) -> Self {
         let database = fresh_database().await;
@@ -107,11 +111,8 @@ impl TestService {
             trainers: Trainers::new().with_openai(openai),
             prices: PriceTable::parse(PRICES).expect("is a price table"),
             outcome_retention: chrono::TimeDelta::days(400),
-            // Endpoints of tests are on this machine.
-            notifications: NotificationSettings {
-                public_url: None,
-                rules: TargetRules { allow_private: true },
-            },
+            target_rules,
+            notifications: NotificationSettings::default(),
             webhook_secret: Some(WebhookSecret::new(WEBHOOK_SECRET).expect("is a secret")),
             reach,
             mlflow,

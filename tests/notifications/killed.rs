@@ -21,7 +21,7 @@ fn serve(database: &TestDatabase, roles: &str, allow_private: bool) -> Command {
         .env("DATABASE_URL", &database.url)
         .env("OPENAI_BASE_URL", "http://127.0.0.1:1/v1");
     if allow_private {
-        command.env("TUNELOOP_WEBHOOK_ALLOW_PRIVATE", "true");
+        command.env("TUNELOOP_ALLOW_PRIVATE_TARGETS", "true");
     }
     command
 }
@@ -112,7 +112,7 @@ async fn a_private_address_is_refused_when_it_is_named() {
         let problem = answer.problem(422, "invalid-request");
         let message = problem["errors"][0]["message"].as_str().unwrap();
         assert!(
-            message.contains("is not a public address") && message.contains("--webhook-allow-private"),
+            message.contains("is not a public address") && message.contains("--allow-private-targets"),
             "{problem}"
         );
     }

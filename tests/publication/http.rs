@@ -51,10 +51,10 @@ async fn a_missing_secret_a_refusal_and_a_private_address_are_told() {
     assert_eq!(application.calls()[0].signed, None);
     world.end().await;
 
-    let world = World::with(|reach| reach.allow_private = false).await;
+    let world = World::guarded().await;
     let application = Application::start().await;
     world.publishing("hook", target(&application, None)).await;
-    world.failing("hook", "app", "--publication-allow-private").await;
+    world.failing("hook", "app", "--allow-private-targets").await;
     assert!(application.calls().is_empty());
     world.end().await;
 }

@@ -11,12 +11,13 @@ use tuneloop::audit::By;
 use tuneloop::clock::Clock;
 use tuneloop::config::Secret;
 use tuneloop::models;
+use tuneloop::outbound::TargetRules;
 use tuneloop::publication::{self, Reach};
 use tuneloop::traffic::{self, Promotion, WHOLE};
 use uuid::Uuid;
 
 use crate::application::SECRET;
-use crate::harness::service::TestService;
+use crate::harness::service::{LOCAL, TestService};
 use crate::kubernetes::{Kubernetes, NAMESPACE};
 
 /// Bounds every wait: a machine that is busy with other things must not fail a test.
@@ -43,16 +44,24 @@ impl World {
 
     /// Where `change` may take something out of reach.
     pub(crate) async fn with(change: impl FnOnce(&mut Reach)) -> Self {
+        Self::made(LOCAL, change).await
+    }
+
+    /// Where only public addresses are called.
+    pub(crate) async fn guarded() -> Self {
+        Self::made(TargetRules::default(), |_| {}).await
+    }
+
+    async fn made(target_rules: TargetRules, change: impl FnOnce(&mut Reach)) -> Self {
         let kubernetes = Kubernetes::start().await;
         let directory = tempfile::tempdir().unwrap();
         let mut reach = Reach {
             directory: Some(directory.path().to_owned()),
-            allow_private: true,
             kubernetes: publication::Kubernetes::at(kubernetes.config().await),
             lookup: Arc::new(|name: &str| (name == "PUBLICATION_SECRET_APP").then(|| Secret::new(SECRET))),
         };
         change(&mut reach);
-        let service = TestService::start_with(Duration::from_millis(300), reach, None).await;
+        let service = TestService::start_with(Duration::from_millis(300), reach, target_rules, None).await;
         Self { service, kubernetes, directory }
     }
 

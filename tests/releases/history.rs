@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
+use tuneloop::audit;
 
 use crate::client::{Action, Outcome, Sent};
 use crate::model::{Shares, State, Told};
@@ -105,7 +106,7 @@ pub(crate) async fn agrees_with_the_model(world: &World, sent: &[Sent]) {
     statuses_are(pool, &state).await;
     each_has_its_event(pool, &rows).await;
     the_api_agrees(world, &rows, &serving).await;
-    // The audit trail's chain is to be verified here, by `tuneloop audit verify` on `world.database.url`.
+    the_audit_chain_holds(pool).await;
 }
 
 fn each_request_counts_once(rows: &[Row], sent: &[Sent]) {
@@ -167,6 +168,16 @@ async fn each_has_its_event(pool: &PgPool, rows: &[Row]) {
         )
     };
     assert_eq!(events, rows.iter().map(expected).collect::<Vec<_>>());
+}
+
+/// Every event of the trail is in its chain, whoever was killed while sealing it.
+async fn the_audit_chain_holds(pool: &PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    while !audit::seal(&mut conn, 1_000).await.unwrap().is_empty() {}
+    let verified = audit::verify(&mut conn, 1, None).await.unwrap();
+    let events: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM audit_events").fetch_one(&mut *conn).await.unwrap();
+    assert_eq!((verified.events, verified.unsealed), (events, 0), "{verified:?}");
 }
 
 async fn the_api_agrees(world: &World, rows: &[Row], serving: &BTreeMap<i64, Shares>) {

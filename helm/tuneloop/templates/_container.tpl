@@ -93,9 +93,24 @@ capabilities:
 - name: BODY_BASE_MODEL
   value: {{ .body.baseModel | quote }}
 {{- end }}
-{{- if .Values.publication.allowPrivateTargets }}
-- name: TUNELOOP_PUBLICATION_ALLOW_PRIVATE
+{{- with .Values.config.publicUrl }}
+- name: TUNELOOP_PUBLIC_URL
+  value: {{ . | quote }}
+{{- end }}
+{{- if .Values.config.allowPrivateTargets }}
+- name: TUNELOOP_ALLOW_PRIVATE_TARGETS
   value: "true"
+{{- end }}
+{{- if .Values.publication.files.enabled }}
+- name: TUNELOOP_PUBLICATION_DIR
+  value: /var/lib/tuneloop/publication
+{{- end }}
+{{- range .Values.publication.signing.keys }}
+- name: {{ . }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $.Values.publication.signing.existingSecret }}
+      key: {{ . }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}

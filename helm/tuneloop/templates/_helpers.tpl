@@ -86,6 +86,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.publication.configMaps.enabled (eq (include "tuneloop.serviceAccountName" .) "default") }}
 {{- fail "\n\npublication.configMaps.enabled would give its Role to every pod of the namespace: set serviceAccount.create, or serviceAccount.name to an account of its own.\n" }}
 {{- end }}
+{{- if ne .Values.publication.files.enabled (not (empty .Values.publication.files.existingClaim)) }}
+{{- fail "\n\nSet publication.files.enabled and publication.files.existingClaim (the name of a PersistentVolumeClaim) together, or neither.\n" }}
+{{- end }}
+{{- if ne (empty .Values.publication.signing.existingSecret) (empty .Values.publication.signing.keys) }}
+{{- fail "\n\nSet publication.signing.existingSecret and publication.signing.keys (those of its keys that the pods have) together, or neither.\n" }}
+{{- end }}
 {{- if and (gt (int .Values.replicaCount) 1) (not .Values.datasets.url) }}
 {{- if or (not .Values.datasets.persistence.enabled) (include "tuneloop.exclusiveVolume" .) }}
 {{- fail "\n\nreplicaCount is above 1, but the pods could not share their datasets: set datasets.persistence.accessMode to ReadWriteMany (with a storage class that has it), or datasets.url.\n" }}
