@@ -190,6 +190,7 @@ impl Service {
                 clock: self.clock.clone(),
                 targets,
                 public_url: self.notifications.public_url.clone(),
+                metrics: self.metrics.clone(),
             }),
             Arc::new(Housekeeping { db: self.db.clone(), outcome_retention: self.outcome_retention }),
         ];

@@ -25,6 +25,7 @@ use crate::halt;
 use crate::jobs::{Done, Handler, JobError, Lease, backoff};
 use crate::outbound::Targets;
 use crate::standard_webhooks::WebhookSecret;
+use crate::telemetry::metrics::Metrics;
 
 /// The kind of the job; its subject is the endpoint. One endpoint never waits for another.
 pub const KIND: &str = "deliver_webhook";
@@ -48,6 +49,7 @@ pub(crate) struct Deliver {
     pub(crate) clock: Clock,
     pub(crate) targets: Targets,
     pub(crate) public_url: Option<String>,
+    pub(crate) metrics: Metrics,
 }
 
 impl Handler for Deliver {
@@ -146,6 +148,7 @@ impl Deliver {
                 outbox::hurry(&mut tx, endpoint).await?;
             }
             tx.commit().await?;
+            self.count(endpoint, status);
             return Ok(true);
         }
         tracing::warn!(%endpoint, delivery = %due.delivery, status = sent.attempt.status, error = sent.attempt.error, "a webhook was not taken");
@@ -157,7 +160,19 @@ impl Deliver {
             None => lease.finish(&mut tx).await?,
         }
         tx.commit().await?;
+        self.count(endpoint, status);
         Ok(false)
+    }
+
+    /// Counts an attempt, unless its delivery was deleted meanwhile.
+    fn count(&self, endpoint: Uuid, status: Option<DeliveryStatus>) {
+        let Some(status) = status else { return };
+        let result = match status {
+            DeliveryStatus::Delivered => "delivered",
+            DeliveryStatus::Pending => "retried",
+            DeliveryStatus::Failed => "failed",
+        };
+        self.metrics.webhook_attempted(&endpoint.to_string(), result);
     }
 
     /// Exponential, half of it random, up to an hour; longer where the endpoint asks for it, up to the same.
@@ -267,7 +282,7 @@ mod tests {
         let db = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/nothing").unwrap();
         let clock = Clock::fixed(DateTime::UNIX_EPOCH, 3);
         let targets = Targets::new(TargetRules::default(), Duration::from_secs(1)).unwrap();
-        let deliver = Deliver { db, clock, targets, public_url: None };
+        let deliver = Deliver { db, clock, targets, public_url: None, metrics: Metrics::new().unwrap() };
         let mut total = Duration::ZERO;
         let mut attempts = 1;
         while total < Duration::from_hours(24) {

@@ -17,7 +17,8 @@ const STEP_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 /// The metrics of a process. Cheap to clone; clones share their values.
 ///
-/// Labels take values from small, fixed sets, and names of pipelines and kinds of jobs, and versions that serve: never ids.
+/// Labels take values from small, fixed sets, and names of pipelines and kinds of jobs, and versions that serve; ids only of
+/// webhook endpoints, which are few and have no name.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -29,6 +30,7 @@ pub struct Metrics {
     rollbacks: IntCounterVec,
     duplicate_trainings: IntCounterVec,
     webhooks: IntCounterVec,
+    webhook_deliveries: IntCounterVec,
     breakers: IntGaugeVec,
     database: DatabaseGauges,
 }
@@ -96,6 +98,12 @@ impl Metrics {
                 "Notices of providers, by what became of them: accepted, ignored, replayed or refused.",
                 &["provider", "outcome"],
             )?,
+            webhook_deliveries: counter(
+                &registry,
+                "tuneloop_webhook_deliveries_total",
+                "Attempts to deliver a notice to an endpoint: delivered, retried (failed and attempted again later) or failed (given up).",
+                &["endpoint", "result"],
+            )?,
             breakers: register(
                 &registry,
                 IntGaugeVec::new(
@@ -156,6 +164,11 @@ impl Metrics {
     /// A provider's notice came in, with an outcome such as `accepted` or `refused`.
     pub fn webhook_received(&self, provider: &str, outcome: &str) {
         self.webhooks.with_label_values(&[provider, outcome]).inc();
+    }
+
+    /// A notice was attempted to be delivered to an endpoint: it is `delivered`, `retried` later or `failed` for good.
+    pub fn webhook_attempted(&self, endpoint: &str, result: &str) {
+        self.webhook_deliveries.with_label_values(&[endpoint, result]).inc();
     }
 
     /// A second training job of one training was found at the provider and cancelled.

@@ -103,6 +103,11 @@ async fn what_fails_is_attempted_again_and_holds_up_nothing() {
     world.until_attempts(&endpoint, 1).await;
     let shown = world.read(&format!("/v1/webhook-endpoints/{endpoint}")).await;
     assert!(shown["failing"] == true && shown["failures"].as_i64().unwrap() >= 1, "{shown}");
+    let begun = "UPDATE webhook_deliveries SET give_up_at = now() + interval '23 hours'";
+    sqlx::query(begun).execute(&world.db).await.unwrap();
+    assert_eq!(world.metric("undelivered", &endpoint, "").await, Some(1.0));
+    let age = world.metric("oldest_age_seconds", &endpoint, "").await.unwrap();
+    assert!((3_600.0..3_700.0).contains(&age), "{age}");
     for attempts in 2..=4 {
         world.hurry(&endpoint).await;
         world.until_attempts(&endpoint, attempts).await;
@@ -117,6 +122,20 @@ async fn what_fails_is_attempted_again_and_holds_up_nothing() {
     assert!(arrived.iter().all(|again| again.header("webhook-id") == arrived[0].header("webhook-id")));
     let shown = world.read(&format!("/v1/webhook-endpoints/{endpoint}")).await;
     assert_eq!((&shown["failing"], &shown["failing_since"]), (&false.into(), &Value::Null));
+    for (metric, result, expected) in [
+        ("undelivered", "", Some(0.0)),
+        ("oldest_age_seconds", "", Some(0.0)),
+        ("deliveries_total", r#",result="retried""#, Some(3.0)),
+        ("deliveries_total", r#",result="failed""#, None),
+    ] {
+        assert_eq!(world.metric(metric, &endpoint, result).await, expected, "{metric}{result}");
+    }
+    // It is counted after what the delivery shows is committed.
+    let delivered = r#",result="delivered""#;
+    until("it is counted", async || {
+        world.metric("deliveries_total", &endpoint, delivered).await == Some(1.0)
+    })
+    .await;
     world.end().await;
 }
 
@@ -192,6 +211,11 @@ async fn what_is_given_up_is_told_and_can_be_delivered_again() {
     assert_eq!((&shown["enabled"], &shown["failing"]), (&true.into(), &true.into()));
     let trail = world.read("/v1/audit?action=webhook_delivery.fail").await;
     assert_eq!(trail["items"].as_array().unwrap().len(), 2);
+    let given_up = r#",result="failed""#;
+    until("both are counted", async || {
+        world.metric("deliveries_total", &endpoint, given_up).await == Some(2.0)
+    })
+    .await;
 
     let path =
         format!("/v1/webhook-endpoints/{endpoint}/deliveries/{}/redeliver", gone["id"].as_str().unwrap());

@@ -102,6 +102,13 @@ impl World {
         wake(&self.db, DELIVERY_JOB, endpoint).await;
     }
 
+    /// The value of a metric of webhooks; `labels` are those after the endpoint.
+    pub(crate) async fn metric(&self, name: &str, endpoint: &str, labels: &str) -> Option<f64> {
+        let series = format!("tuneloop_webhook_{name}{{endpoint=\"{endpoint}\"{labels}}} ");
+        let text = self.text("/metrics", &[]).await;
+        text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok())
+    }
+
     pub(crate) async fn end(self) {
         self.0.end().await;
     }

@@ -22,6 +22,8 @@ pub(super) struct DatabaseGauges {
     trained_tokens: IntGaugeVec,
     model_days_left: IntGaugeVec,
     publications: IntGaugeVec,
+    undelivered: IntGaugeVec,
+    oldest_undelivered: GaugeVec,
     /// Held while the gauges change and while they are read, so that no scrape sees half of them.
     steady: Arc<Mutex<()>>,
 }
@@ -40,6 +42,8 @@ struct Holdings {
     ends: Vec<(String, String, i64)>,
     /// Pipeline, target, revisions that are not published there.
     publications: Vec<(String, String, i64)>,
+    /// Webhook endpoint, notices that wait for it, and the seconds since the oldest began to wait.
+    notices: Vec<(String, i64, f64)>,
 }
 
 impl DatabaseGauges {
@@ -69,7 +73,15 @@ impl DatabaseGauges {
             "tuneloop_tracking_oldest_age_seconds",
             "How old the oldest change is that MLflow was not told of; 0 when it has all.",
         );
+        let undelivered =
+            Opts::new("tuneloop_webhook_undelivered", "Notices that wait to be delivered to an endpoint.");
+        let oldest_undelivered = Opts::new(
+            "tuneloop_webhook_oldest_age_seconds",
+            "How long the oldest notice waits to be delivered to an endpoint; 0 when none waits.",
+        );
         Ok(Self {
+            undelivered: register(registry, IntGaugeVec::new(undelivered, &["endpoint"])?)?,
+            oldest_undelivered: register(registry, GaugeVec::new(oldest_undelivered, &["endpoint"])?)?,
             model_days_left: register(registry, IntGaugeVec::new(days_left, &["pipeline", "version"])?)?,
             publications: register(registry, IntGaugeVec::new(behind, &["pipeline", "target"])?)?,
             untold: register(registry, GaugeVec::new(untold, &["pipeline"])?)?,
@@ -113,6 +125,8 @@ impl DatabaseGauges {
         self.trained_tokens.reset();
         self.model_days_left.reset();
         self.publications.reset();
+        self.undelivered.reset();
+        self.oldest_undelivered.reset();
         self.up.set(if holdings.is_some() { 1.0 } else { 0.0 });
         let Some(holdings) = holdings else { return };
         for (pipeline, status, count) in &holdings.runs {
@@ -132,6 +146,10 @@ impl DatabaseGauges {
         }
         for (pipeline, target, behind) in &holdings.publications {
             self.publications.with_label_values(&[pipeline, target]).set(*behind);
+        }
+        for (endpoint, count, age) in &holdings.notices {
+            self.undelivered.with_label_values(&[endpoint]).set(*count);
+            self.oldest_undelivered.with_label_values(&[endpoint]).set(*age);
         }
         for (kind, state, count, age) in &holdings.jobs {
             self.jobs.with_label_values(&[kind, state]).set(*count);
@@ -198,7 +216,19 @@ async fn read(pool: &PgPool) -> Result<Holdings, sqlx::Error> {
     )
     .fetch_all(pool)
     .await?;
+    // A notice waits 24 hours from when it was begun, or begun again by a person.
+    let notices = sqlx::query!(
+        r#"SELECT e.id::text AS "endpoint!", count(d.id) AS "count!",
+                  coalesce(extract(epoch FROM now() - min(d.give_up_at) + interval '24 hours'), 0)::double precision
+                      AS "age!"
+             FROM webhook_endpoints e
+             LEFT JOIN webhook_deliveries d ON d.endpoint_id = e.id AND d.status = 'pending'
+            GROUP BY e.id"#
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(Holdings {
+        notices: notices.into_iter().map(|row| (row.endpoint, row.count, row.age)).collect(),
         ends: ends.into_iter().map(|row| (row.pipeline, row.version, row.days)).collect(),
         publications: publications.into_iter().map(|row| (row.pipeline, row.target, row.behind)).collect(),
         untold: untold.into_iter().map(|row| (row.pipeline, row.age)).collect(),
