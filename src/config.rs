@@ -71,7 +71,7 @@ pub struct ProviderArgs {
 #[command(next_help_heading = "Tracking")]
 pub struct TrackingArgs {
     /// URL of an MLflow server that is told of runs and model versions; none is when not set
-    #[arg(long, env = "MLFLOW_TRACKING_URI", value_name = "URL", value_parser = values::tracking_url)]
+    #[arg(long, env = "MLFLOW_TRACKING_URI", value_name = "URL", hide_env_values = true, value_parser = values::tracking_url)]
     pub mlflow_tracking_uri: Option<Url>,
 
     /// User of the MLflow server

@@ -37,15 +37,13 @@ fn refusal(arguments: &[&str], variables: &[(&str, &str)]) -> String {
 #[test]
 fn each_bad_setting_is_named_with_what_it_accepts() {
     const MODEL: &str = "the name of a provider's model, such as gpt-4o, without spaces";
-    const BASE: &str = "an http or https URL without query, such as https://api.openai.com/v1";
+    const BASE: &str = "an http or https URL without query, such as https://host.example/v1";
     const ROLES: &str = "one or more of api, worker and scheduler, separated by commas";
     const EXAMPLES: &str = "a whole number of at least 10";
     const THRESHOLD: &str = "a number of at least 0, such as 0.06";
     const PLACE: &str =
         "the path of a directory, its file:// URL with an absolute path, or a bucket as s3://bucket/prefix";
     const OTLP: &str = "the http or https URL of an OTLP gRPC collector, such as http://localhost:4317";
-    const TRACKING: &str =
-        "an http or https URL, such as http://localhost:5000, without user, password or query";
     for (variable, value, accepted) in [
         ("FINE_TUNING_MIN_EXAMPLES", "abc", EXAMPLES),
         ("FINE_TUNING_MIN_EXAMPLES", "9", EXAMPLES),
@@ -57,8 +55,7 @@ fn each_bad_setting_is_named_with_what_it_accepts() {
         ("BODY_BASE_MODEL", "a b", MODEL),
         ("OPENAI_BASE_URL", "api.openai.com", BASE),
         ("OPENAI_BASE_URL", "ftp://host/v1", BASE),
-        ("MLFLOW_TRACKING_URI", "./mlruns", "an http or https URL, such as http://localhost:5000"),
-        ("MLFLOW_TRACKING_URI", "http://host/?a=1", TRACKING),
+        ("TUNELOOP_PUBLIC_URL", "host", BASE),
         ("TUNELOOP_LISTEN", "8080", "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080"),
         ("TUNELOOP_ROLES", "api,cook", ROLES),
         ("TUNELOOP_ROLES", ",", ROLES),
@@ -89,6 +86,15 @@ fn secrets_are_refused_without_being_repeated() {
             "DATABASE_URL cannot be used: it takes the URL of a Postgres database, such as \
              postgres://user@host/database."
         );
+    }
+    for value in ["./mlruns", "http://host/?a=1", "http://me:hidden@host"] {
+        let line = refusal(&["serve"], &[DATABASE, KEY, ("MLFLOW_TRACKING_URI", value)]);
+        let accepted = "an http or https URL, such as http://localhost:5000";
+        assert!(
+            line.starts_with(&format!("MLFLOW_TRACKING_URI cannot be used: it takes {accepted}")),
+            "{line}"
+        );
+        assert!(!line.contains("hidden"), "{line}");
     }
 }
 

@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 
 use super::problem::{FieldError, Problem};
 use crate::dataset::SourceError;
+use crate::models::Version;
 use crate::pipelines::NotSaved;
 use crate::runs::{CheckpointError, RequestError, TriggerError};
 use crate::traffic::TrafficError;
@@ -90,6 +91,13 @@ impl From<SourceError> for Problem {
     }
 }
 
+/// 422 because the body names a version that there is not, in this field.
+pub(super) fn unknown_version(version: Version, field: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-version", "There is no such version")
+        .detail(TrafficError::UnknownVersion(version))
+        .error(FieldError::body(field, format_args!("names {version}, which does not exist")))
+}
+
 impl From<TrafficError> for Problem {
     fn from(error: TrafficError) -> Self {
         let conflict = |slug| Self::conflict(slug, "The traffic cannot be changed like that").detail(&error);
@@ -97,14 +105,7 @@ impl From<TrafficError> for Problem {
             TrafficError::Sum(_) | TrafficError::Weight { .. } => {
                 Self::invalid([FieldError::body("/weights", &error)])
             }
-            TrafficError::UnknownVersion(version) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-version", "There is no such version")
-                    .detail(&error)
-                    .error(FieldError::body(
-                        "/version",
-                        format_args!("names {version}, which does not exist"),
-                    ))
-            }
+            TrafficError::UnknownVersion(version) => unknown_version(version, "/version"),
             TrafficError::CannotServe { .. } => conflict("cannot-serve"),
             TrafficError::NotACandidate { .. } => conflict("not-a-candidate"),
             TrafficError::LiveMissing(_) => conflict("live-missing"),

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Principal;
+use super::domain_errors::unknown_version;
 use super::etag::IfMatch;
 use super::extract::{Json, Path, Query};
 use super::idempotency::{self, Begin, Idempotent, RequestKey};
@@ -22,7 +23,7 @@ use super::reply::Reply;
 use super::responses::{Conflict, NotFound, PreconditionFailed, PreconditionRequired};
 use crate::models::Version;
 use crate::runs;
-use crate::traffic::{self, Revision, RevisionKind, Share};
+use crate::traffic::{self, Revision, RevisionKind, Share, TrafficError};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
@@ -193,7 +194,12 @@ async fn put_traffic(
     let mut tx = state.db.begin().await?;
     traffic::lock(&mut tx, &name).await?;
     if_match.check(revision_view(&mut tx, &name).await?.revision)?;
-    traffic::set_split(&mut tx, &name, &versions, &reason, &principal.by()).await?;
+    match traffic::set_split(&mut tx, &name, &versions, &reason, &principal.by()).await {
+        Err(TrafficError::UnknownVersion(version)) => {
+            return Err(unknown_version(version, format!("/weights/{version}")));
+        }
+        set => set?,
+    };
     let view = revision_view(&mut tx, &name).await?;
     tx.commit().await?;
     let revision = view.revision;

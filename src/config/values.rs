@@ -141,7 +141,7 @@ pub(super) fn database_url(text: &str) -> Result<Secret, &'static str> {
 
 /// The base of an HTTP interface, to which paths are appended: kept without a slash at its end.
 pub(super) fn base_url(text: &str) -> Result<String, &'static str> {
-    const ACCEPTED: &str = "an http or https URL without query, such as https://api.openai.com/v1";
+    const ACCEPTED: &str = "an http or https URL without query, such as https://host.example/v1";
     let url = http_url(text).map_err(|_| ACCEPTED)?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(ACCEPTED);
