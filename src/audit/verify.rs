@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection};
 use thiserror::Error;
 
 use super::canonical::{CanonicalEvent, Hash, HashError};
-use super::chain::{Head, stored};
+use super::chain::{self, Head, stored};
 
 /// An event that has waited this long should have been sealed.
 const PATIENCE_SECONDS: f64 = 60.0;
@@ -55,6 +55,14 @@ pub enum Fault {
         end: i64,
         /// The place that was noted.
         seq: i64,
+    },
+    /// The chain is shorter than what it is to be read from.
+    #[error("the chain ends at place {end}: it cannot be read from place {from}")]
+    Beyond {
+        /// Where it ends.
+        end: i64,
+        /// The place it was to be read from.
+        from: i64,
     },
     /// The chain is another one.
     #[error("place {seq} has the hash {found}, not the one that was noted: the chain was written anew")]
@@ -146,16 +154,18 @@ pub async fn verify(
     )
     .execute(&mut *tx)
     .await?;
+    let end = chain::head(&mut *tx).await?.seq;
+    if let Some(expected) = expected.filter(|expected| expected.seq > end) {
+        return Err(Fault::Shortened { end, seq: expected.seq }.into());
+    }
+    if from > end + 1 {
+        return Err(Fault::Beyond { end, from }.into());
+    }
     let start = before(&mut tx, from).await?;
     let head = walk(&mut tx, start, expected).await?;
-    if let Some(expected) = expected {
-        if expected.seq > head.seq {
-            return Err(Fault::Shortened { end: head.seq, seq: expected.seq }.into());
-        }
-        if expected.seq < from {
-            let found = at(&mut tx, expected.seq).await?.ok_or(Fault::SealMissing { seq: expected.seq })?;
-            check(expected, found)?;
-        }
+    if let Some(expected) = expected.filter(|expected| expected.seq < from) {
+        let found = at(&mut tx, expected.seq).await?.ok_or(Fault::SealMissing { seq: expected.seq })?;
+        check(expected, found)?;
     }
     let unsealed = waiting(&mut tx).await?;
     tx.rollback().await?;

@@ -144,8 +144,8 @@ impl ConfigMapPlace<'_> {
     fn told_owners(&self, fields: &[(String, String)]) -> String {
         let fields: Vec<_> = fields.iter().map(|(field, words)| format!("{field} ({words})")).collect();
         format!(
-            "another field manager owns fields of {}: {}; remove the fields there, or set publication.correct_drift to take \
-             them over",
+            "another field manager owns fields of {}: {}; remove the fields there, or take them over: by POST \
+             …/publish once, by publication.correct_drift always",
             self.name(),
             fields.join(" and ")
         )

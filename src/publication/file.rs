@@ -175,8 +175,8 @@ impl Place for FilePlace {
     ) -> Result<(), PublishError> {
         if how.foreign && !how.overridden {
             return Err(PublishError::failed(format!(
-                "the file {} holds what tuneloop did not write; move it away, or set publication.correct_drift to have it \
-                 replaced",
+                "the file {} holds what tuneloop did not write; move it away, or have it replaced: by POST …/publish once, \
+                 by publication.correct_drift always",
                 self.path
             )));
         }

@@ -187,7 +187,7 @@ impl Found {
     fn judge_decision(&self) -> Result<&TestDecision, String> {
         let name = &self.name;
         let Some(test) = &self.test else {
-            return Err(format!("{name} was never tested; let a run test it."));
+            return Err(format!("{name} was never tested, so that no decision speaks for it."));
         };
         let Some(decision) = &test.decision else {
             return Err(format!("The newest test of {name} has no decision."));
@@ -218,7 +218,7 @@ impl Found {
     fn judge_harm(&self) -> Result<String, String> {
         match &self.test {
             Some(NewestTest { harm: Some(harm), .. }) => Err(harm.clone()),
-            Some(_) => Ok("Its newest test shows no harm.".into()),
+            Some(_) => Ok("No look at its newest test has found harm.".into()),
             None => Ok("Nothing was observed of it that shows harm.".into()),
         }
     }

@@ -16,7 +16,7 @@ pub(super) enum MlflowError {
     #[error("the answer is not MLflow's ({0}): check that MLFLOW_TRACKING_URI names an MLflow server")]
     Malformed(String),
     /// Answered with something other than success.
-    #[error("{}", refusal(*.status, .message))]
+    #[error("{}", refusal(*.status, .code, .message))]
     Refused {
         /// The answer's status.
         status: StatusCode,
@@ -40,6 +40,8 @@ impl MlflowError {
     /// Whether it is about what was asked for. Everything else is about the server, and the next call would meet the same.
     pub(super) fn is_about_the_content(&self) -> bool {
         match self {
+            // MLflow itself says what it does not find.
+            Self::Refused { status: StatusCode::NOT_FOUND, code, .. } if code.is_empty() => false,
             Self::Refused { status, .. } => matches!(
                 *status,
                 StatusCode::BAD_REQUEST
@@ -73,8 +75,13 @@ impl MlflowError {
     }
 }
 
-fn refusal(status: StatusCode, message: &str) -> String {
+fn refusal(status: StatusCode, code: &str, message: &str) -> String {
     match status {
+        StatusCode::NOT_FOUND if code.is_empty() => {
+            "what answers at MLFLOW_TRACKING_URI does not know a path that MLflow has (404): check that it names an MLflow \
+             server, with its path prefix if it has one"
+                .to_owned()
+        }
         StatusCode::UNAUTHORIZED => {
             "MLflow does not accept the credentials: check MLFLOW_TRACKING_USERNAME and \
              MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
@@ -113,10 +120,12 @@ mod tests {
     #[test]
     fn what_is_about_the_content_does_not_hold_up_the_rest() {
         for (status, about_the_content) in
-            [(400, true), (404, true), (401, false), (403, false), (429, false), (500, false), (302, false)]
+            [(400, true), (404, false), (401, false), (403, false), (429, false), (500, false), (302, false)]
         {
             assert_eq!(refused(status, "").is_about_the_content(), about_the_content, "{status}");
         }
+        assert!(refused(404, "").to_string().contains("MLFLOW_TRACKING_URI"));
+        assert!(refused(404, "RESOURCE_DOES_NOT_EXIST").is_about_the_content());
         assert!(!MlflowError::NotSent(String::new()).is_about_the_content());
     }
 

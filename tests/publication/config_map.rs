@@ -76,7 +76,7 @@ async fn two_pipelines_share_a_config_map_and_leave_each_others_and_others_keys_
 }
 
 #[tokio::test]
-async fn a_field_of_another_manager_is_told_until_it_is_given_up() {
+async fn a_field_of_another_manager_is_told_and_taken_over_only_when_somebody_asks() {
     let world = World::start().await;
     let theirs = json!({"metadata": {"name": "models"}, "data": {"HOOK_MODEL": "by-hand"}});
     world.kubernetes.create("configmaps", &theirs);
@@ -85,13 +85,13 @@ async fn a_field_of_another_manager_is_told_until_it_is_given_up() {
     assert_eq!(
         error,
         "another field manager owns fields of the ConfigMap shop/models: data.HOOK_MODEL (conflict with \"kubectl-create\" \
-         using v1); remove the fields there, or set publication.correct_drift to take them over"
+         using v1); remove the fields there, or take them over: by POST …/publish once, by \
+         publication.correct_drift always"
     );
     assert_eq!(world.kubernetes.data("models"), json!({"HOOK_MODEL": "by-hand"}));
     let behind = r#"tuneloop_publication_revisions_behind{pipeline="hook",target="cluster"}"#;
     assert_eq!(world.metric(behind).await, Some(1.0));
 
-    world.kubernetes.edit("configmaps", "models", &json!({"data": {"HOOK_MODEL": Value::Null}}));
     world.publish_again("hook", "cluster").await;
     world.published("hook", "cluster", 1).await;
     assert_eq!(world.kubernetes.data("models")["HOOK_MODEL"], "gpt-4o");
