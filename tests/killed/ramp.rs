@@ -1,8 +1,5 @@
 //! A worker killed while it raises the candidate's share: the share rises once.
 
-use tuneloop::audit::By;
-use tuneloop::clock::Clock;
-use tuneloop::pipelines;
 use tuneloop::pipelines::config::RampSettings;
 use tuneloop::runs::RunStatus;
 
@@ -13,11 +10,8 @@ use crate::world::{Shape, World};
 async fn a_worker_killed_while_the_share_rises_leaves_one_step_of_the_ramp() {
     // Longer than the lease, after which the next worker comes.
     let mut world = World::new(Shape { horizon_seconds: 8.0, ..Shape::default() }).await;
-    let mut tx = world.database.pool.begin().await.unwrap();
-    let mut config = pipelines::by_name(&mut *tx, "hook").await.unwrap().unwrap().config;
-    config.experiment.ramp = Some(RampSettings { weights: vec![2_500, 5_000], step_seconds: 0.3 });
-    pipelines::save(&mut tx, &Clock::system(), "hook", &config, &By::system()).await.unwrap();
-    tx.commit().await.unwrap();
+    let ramp = RampSettings { weights: vec![2_500, 5_000], step_seconds: 0.3 };
+    world.configure(|config| config.experiment.ramp = Some(ramp)).await;
     let run = world.trigger().await;
     world.halted("test.ramping").await.kill();
 
@@ -25,16 +19,7 @@ async fn a_worker_killed_while_the_share_rises_leaves_one_step_of_the_ramp() {
     world.ended(run).await;
     second.stop().await;
     assert_eq!(world.run(run).await.status, RunStatus::Succeeded);
-    let revisions: Vec<(String, i32)> = sqlx::query_as(
-        "SELECT kind, coalesce(weight, 0) FROM traffic_revisions r
-           LEFT JOIN experiments e ON e.id = r.experiment_id
-           LEFT JOIN traffic_weights w ON w.pipeline = r.pipeline AND w.revision = r.revision
-                                      AND w.model_version_id = e.candidate_id
-          WHERE r.pipeline = 'hook' ORDER BY r.revision",
-    )
-    .fetch_all(&world.database.pool)
-    .await
-    .unwrap();
+    let revisions = world.revisions().await;
     let revisions: Vec<_> = revisions.iter().map(|(kind, weight)| (kind.as_str(), *weight)).collect();
     assert_eq!(
         revisions,

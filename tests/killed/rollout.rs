@@ -1,8 +1,5 @@
 //! A worker killed while it raises a promoted version's share: the share rises once.
 
-use tuneloop::audit::By;
-use tuneloop::clock::Clock;
-use tuneloop::pipelines;
 use tuneloop::pipelines::config::{DeploymentStrategy, RolloutSettings};
 use tuneloop::runs::RunStatus;
 
@@ -12,12 +9,8 @@ use crate::world::{Shape, World};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_killed_while_a_promoted_version_rises_leaves_one_step_of_the_rollout() {
     let mut world = World::new(Shape::default()).await;
-    let mut tx = world.database.pool.begin().await.unwrap();
-    let mut config = pipelines::by_name(&mut *tx, "hook").await.unwrap().unwrap().config;
     let rollout = RolloutSettings { weights: vec![6_000], step_seconds: 0.3 };
-    config.deployment.strategy = DeploymentStrategy::Ramp(rollout);
-    pipelines::save(&mut tx, &Clock::system(), "hook", &config, &By::system()).await.unwrap();
-    tx.commit().await.unwrap();
+    world.configure(|config| config.deployment.strategy = DeploymentStrategy::Ramp(rollout)).await;
     let run = world.trigger().await;
     world.halted("watch.rolling_out").await.kill();
 
@@ -25,16 +18,7 @@ async fn a_worker_killed_while_a_promoted_version_rises_leaves_one_step_of_the_r
     world.ended(run).await;
     second.stop().await;
     assert_eq!(world.run(run).await.status, RunStatus::Succeeded);
-    let revisions: Vec<(String, i32)> = sqlx::query_as(
-        "SELECT kind, coalesce(weight, 0) FROM traffic_revisions r
-           LEFT JOIN experiments e ON e.id = r.experiment_id
-           LEFT JOIN traffic_weights w ON w.pipeline = r.pipeline AND w.revision = r.revision
-                                      AND w.model_version_id = e.candidate_id
-          WHERE r.pipeline = 'hook' ORDER BY r.revision",
-    )
-    .fetch_all(&world.database.pool)
-    .await
-    .unwrap();
+    let revisions = world.revisions().await;
     let revisions: Vec<_> = revisions.iter().map(|(kind, weight)| (kind.as_str(), *weight)).collect();
     assert_eq!(
         revisions,

@@ -9,12 +9,13 @@ use serde_json::json;
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use tuneloop::audit::By;
 use tuneloop::clock::Clock;
 use tuneloop::experiments::outcomes::{self, Outcome, Recording, Repeats};
 use tuneloop::models::Version;
-use tuneloop::pipelines;
+use tuneloop::pipelines::{self, PipelineConfig};
 use tuneloop::runs::{self, Request, Run, RunStatus, Training};
 use tuneloop::simulator::{Settings, Simulator};
 use tuneloop::traffic;
@@ -52,6 +53,8 @@ impl Default for Shape {
 }
 
 pub(crate) struct World {
+    /// Held until the scenario is over.
+    _seat: SemaphorePermit<'static>,
     pub(crate) database: TestDatabase,
     pub(crate) provider: Simulator,
     pub(crate) gate: Gate,
@@ -62,8 +65,13 @@ pub(crate) struct World {
     people: Option<JoinHandle<()>>,
 }
 
+/// Scenarios at once, over all tests of this binary. Each has a worker process and its people; with more of them two cores do not
+/// get round before leases of seconds run out, and that would test the machine.
+static SEATS: Semaphore = Semaphore::const_new(8);
+
 impl World {
     pub(crate) async fn new(shape: Shape) -> Self {
+        let seat = SEATS.acquire().await.unwrap();
         let settings = Settings {
             latency: Duration::from_secs_f64(shape.latency),
             training_time: Duration::from_secs_f64(shape.training_seconds),
@@ -79,7 +87,7 @@ impl World {
         seed(&database, shape).await;
         let directory = tempfile::tempdir().unwrap();
         let (harmful, people) = (shape.harmful, None);
-        Self { database, provider, gate, directory, provider_url, harmful, serving, people }
+        Self { _seat: seat, database, provider, gate, directory, provider_url, harmful, serving, people }
     }
 
     /// Triggers a run, and lets people come.
@@ -184,6 +192,29 @@ impl World {
     pub(crate) async fn number(&self, query: &str) -> i64 {
         let query = AssertSqlSafe(query.to_owned());
         sqlx::query_scalar(query).fetch_one(&self.database.pool).await.unwrap()
+    }
+
+    /// The kind of every traffic revision, oldest first, with the candidate's weight.
+    pub(crate) async fn revisions(&self) -> Vec<(String, i32)> {
+        sqlx::query_as(
+            "SELECT kind, coalesce(weight, 0) FROM traffic_revisions r
+               LEFT JOIN experiments e ON e.id = r.experiment_id
+               LEFT JOIN traffic_weights w ON w.pipeline = r.pipeline AND w.revision = r.revision
+                                          AND w.model_version_id = e.candidate_id
+              WHERE r.pipeline = 'hook' ORDER BY r.revision",
+        )
+        .fetch_all(&self.database.pool)
+        .await
+        .unwrap()
+    }
+
+    /// Changes the configuration of the pipeline.
+    pub(crate) async fn configure(&self, change: impl FnOnce(&mut PipelineConfig)) {
+        let mut tx = self.database.pool.begin().await.unwrap();
+        let mut config = pipelines::by_name(&mut *tx, "hook").await.unwrap().unwrap().config;
+        change(&mut config);
+        pipelines::save(&mut tx, &Clock::system(), "hook", &config, &By::system()).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// The content of every table, as one digest each.
