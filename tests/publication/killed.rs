@@ -26,11 +26,15 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("kubeconfig"), kubernetes.kubeconfig().to_string()).unwrap();
         std::fs::create_dir(directory.path().join("published")).unwrap();
+        let web = json!({"metadata": {"name": "web"}, "spec": {"template": {"spec": {"containers": [{"name": "web"}]}}}});
+        kubernetes.create("deployments", &web);
         let world = Self { database, kubernetes, directory };
+        let mut cluster = config_map("cluster", "models");
+        cluster["config_map"]["restart_deployments"] = json!(["web"]);
         let config = json!({
             "serving_model": "gpt-4o", "training": {"base_model": "gpt-4o-2024-08-06"}, "schedule": {"enabled": false},
             "publication": {
-                "targets": [config_map("cluster", "models"), {"name": "disk", "file": {"path": "hook.json"}}],
+                "targets": [cluster, {"name": "disk", "file": {"path": "hook.json"}}],
                 "check_seconds": 3600,
             },
         });
@@ -79,6 +83,15 @@ impl World {
         }
     }
 
+    /// Waits until the Deployment was restarted for the model, and that is written down.
+    async fn restarted_for(&self, model: &str) {
+        let start = Instant::now();
+        while self.state("cluster").await.restarted_for.as_deref() != Some(model) {
+            assert!(start.elapsed() < LIMIT, "never was: {:?}", self.state("cluster").await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     fn file(&self) -> Value {
         let file = std::fs::read(self.directory.path().join("published/hook.json"));
         file.map(|text| serde_json::from_slice(&text).unwrap()).unwrap_or_default()
@@ -92,7 +105,7 @@ impl World {
 
 #[tokio::test]
 async fn a_worker_killed_anywhere_leaves_what_the_next_one_completes() {
-    for point in ["begun", "read", "writing", "written", "committing"] {
+    for point in ["begun", "read", "writing", "written", "restarting", "committing"] {
         let world = World::new().await;
         // One slot for each: both jobs may be at the point, the process says so once or twice.
         let mut worker = world.worker(Some(&format!("publish.{point}")));
@@ -112,6 +125,9 @@ async fn a_worker_killed_anywhere_leaves_what_the_next_one_completes() {
         assert_eq!(world.kubernetes.traffic("models", "hook")["revision"], 1, "{point}");
         assert_eq!(world.file()["revision"], 1, "{point}");
         assert_eq!(world.entries().await, 2, "{point}");
+        world.restarted_for("gpt-4o").await;
+        let web = world.kubernetes.object("deployments", "web").unwrap();
+        assert_eq!(web["metadata"]["generation"], 2, "restarted once: {point}");
         worker.stop().await;
     }
 }
