@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod causes;
 pub mod clock;
 pub mod commands;
 pub mod config;

@@ -1,8 +1,10 @@
-//! What holds for every call of an outside service: one way to make a client, and a circuit breaker for each service.
+//! What holds for every call of an outside service: one way to make a client, one to read how long to wait, and a circuit
+//! breaker for each service.
 //!
 //! Nothing here sends a request again that may change something. Reads are tried again by whoever reads.
 
 mod breaker;
+mod retry_after;
 mod targets;
 
 use std::net::IpAddr;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use reqwest::{Url, redirect};
 
 pub use breaker::{BreakerState, CircuitBreaker, Permit};
+pub use retry_after::retry_after;
 pub use targets::{BadTarget, NotPublic, TargetRules, Targets, is_public};
 
 /// A client for calls of `url`: with our name, without redirects, which would send a POST and its key a second time to somewhere

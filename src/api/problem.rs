@@ -17,6 +17,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::request_id;
+use crate::causes;
 
 /// The media type of every error.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -211,7 +212,7 @@ impl Problem {
     /// 500: our fault. The error and its causes are logged, the caller learns only the request's id.
     #[must_use]
     pub fn internal(error: &(dyn Error + 'static)) -> Self {
-        tracing::error!(error = %chain(error), "a request failed");
+        tracing::error!(error = %causes::in_one_line(error), "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side").detail(
             "The request failed by a fault of the service, which has been logged with this request id.",
         )
@@ -220,7 +221,7 @@ impl Problem {
     /// 503: something the request needs is not there at the moment. The error is logged, not shown.
     #[must_use]
     pub fn unavailable(detail: &'static str, error: &(dyn Error + 'static)) -> Self {
-        tracing::warn!(error = %chain(error), "a request was refused: {detail}");
+        tracing::warn!(error = %causes::in_one_line(error), "a request was refused: {detail}");
         Self::try_later("unavailable", "The service is not available at the moment").detail(detail)
     }
 
@@ -229,12 +230,6 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, slug, title)
             .header(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
     }
-}
-
-/// An error followed by its causes, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 impl IntoResponse for Problem {

@@ -23,6 +23,8 @@ use tokio::runtime;
 
 pub use shutdown::shutdown_signal;
 
+use crate::causes;
+
 /// The exit code of settings that cannot be used.
 const BAD_SETTINGS: u8 = 2;
 
@@ -76,7 +78,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(BAD_SETTINGS)
         }
         Err(Failure::Failed(error)) => {
-            tell(&sentence(error.as_ref()));
+            tell(&causes::in_one_line(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -101,21 +103,6 @@ fn run(command: Command) -> Result<(), Failure> {
     outcome
 }
 
-/// An error and its sources in one line.
-fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        // Some libraries already repeat their source in their own message.
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 /// Standard output is closed or full.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
@@ -137,24 +124,8 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, thiserror::Error)]
-    #[error("{text}")]
-    struct Link {
-        text: &'static str,
-        source: Option<Box<Link>>,
-    }
-
     #[test]
     fn the_definition_of_the_command_line_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn an_error_and_its_sources_are_one_line_without_repetition() {
-        let refused = Link { text: "connection\nrefused", source: None };
-        let driver =
-            Link { text: "error communicating: connection\nrefused", source: Some(Box::new(refused)) };
-        let error = Link { text: "cannot connect", source: Some(Box::new(driver)) };
-        assert_eq!(sentence(&error), "cannot connect: error communicating: connection refused");
     }
 }

@@ -4,13 +4,12 @@
 //! it. An attempt is written down after its answer: a worker that dies in between leaves it to be made again, with the
 //! same `webhook-id`.
 
-use std::error::Error;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Response, StatusCode, Url};
 use serde_json::json;
 use sqlx::PgPool;
@@ -20,10 +19,11 @@ use super::endpoints::{self, Target};
 use super::message;
 use super::outbox::{self, After, Attempt, DeliveryStatus, Due};
 use crate::audit::{self, Actor, AuditEvent};
+use crate::causes;
 use crate::clock::Clock;
 use crate::halt;
 use crate::jobs::{Done, Handler, JobError, Lease, backoff};
-use crate::outbound::Targets;
+use crate::outbound::{Targets, retry_after};
 use crate::standard_webhooks::WebhookSecret;
 use crate::telemetry::metrics::Metrics;
 
@@ -225,8 +225,8 @@ impl Deliver {
             .header("webhook-signature", signatures.join(" "))
             .body(body);
         // The URL may hold a password, which does not belong into logs.
-        let response = request.send().await.map_err(|error| sentence(&error.without_url()))?;
-        Ok(Answer::read(response).await)
+        let response = request.send().await.map_err(|error| causes::in_one_line(&error.without_url()))?;
+        Ok(Answer::read(response, &self.clock).await)
     }
 }
 
@@ -244,10 +244,9 @@ struct Answer {
 
 impl Answer {
     /// Reads no more than is kept: what an endpoint says is not for us to hold.
-    async fn read(mut response: Response) -> Self {
+    async fn read(mut response: Response, clock: &Clock) -> Self {
         let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let retry_after = retry_after.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
+        let retry_after = retry_after(response.headers(), clock);
         let mut bytes = Vec::new();
         // The status has been said: that the rest broke off changes nothing.
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -259,17 +258,6 @@ impl Answer {
         }
         Self { status, excerpt: String::from_utf8_lossy(&bytes).replace('\0', ""), retry_after }
     }
-}
-
-/// An error and its causes in one line.
-fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

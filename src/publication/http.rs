@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::CONTENT_TYPE;
 
 use super::payload::Payload;
 use super::{PublishError, Reach};
 use crate::clock::Clock;
-use crate::outbound::{NotPublic, Targets};
+use crate::outbound::{NotPublic, Targets, retry_after};
 use crate::pipelines::config::HttpTarget;
 use crate::standard_webhooks::WebhookSecret;
 
@@ -51,10 +51,9 @@ pub(super) async fn send(
     if status.is_success() {
         return Ok(());
     }
-    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     Err(PublishError::Failed {
         message: format!("{host} answered {} in place of a success", status.as_u16()),
-        retry_after: seconds.map(Duration::from_secs),
+        retry_after: retry_after(response.headers(), clock),
     })
 }
 

@@ -1,6 +1,5 @@
 //! The Kubernetes API: how it is found, and what its refusals are called here.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use kube::{Client, Config};
 use tokio::sync::Mutex;
 
 use super::PublishError;
+use crate::causes;
 
 /// How long a connection and a call may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ impl Kubernetes {
         let made = Client::try_from(config).map_err(|error| {
             PublishError::failed(format!(
                 "the Kubernetes API cannot be used as configured: {}",
-                chain(&error)
+                causes::in_one_line(&error)
             ))
         })?;
         Ok(client.insert(made).clone())
@@ -123,7 +123,8 @@ impl From<Refusal> for PublishError {
 
 fn refusal(doing: &str, error: &kube::Error) -> Refusal {
     let kube::Error::Api(status) = error else {
-        let message = format!("the Kubernetes API cannot be reached to {doing}: {}", chain(error));
+        let message =
+            format!("the Kubernetes API cannot be reached to {doing}: {}", causes::in_one_line(error));
         return Refusal::Other(PublishError::failed(message));
     };
     let said = |words: &str| PublishError::failed(format!("{words}: {}", said(status)));
@@ -165,18 +166,6 @@ fn said(status: &Status) -> String {
         words.truncate(end);
     }
     words
-}
-
-/// An error with its causes, each once.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut line = String::new();
-    for cause in std::iter::successors(Some(error), |&cause| cause.source()) {
-        let words = cause.to_string();
-        if !line.contains(&words) {
-            line = if line.is_empty() { words } else { format!("{line}: {words}") };
-        }
-    }
-    line
 }
 
 #[cfg(test)]

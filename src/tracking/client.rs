@@ -12,6 +12,7 @@ use super::wire::{
     Experiment, ExperimentAnswer, FoundVersion, Refusal, RegisteredModel, RegisteredModelAnswer, RunAnswer,
     RunInfo, RunsAnswer, VersionAnswer, VersionsAnswer,
 };
+use crate::causes;
 use crate::outbound;
 
 /// The largest answer that is read.
@@ -299,15 +300,12 @@ impl Client {
 /// Only a connection that was never made is certain not to have carried the request.
 fn failure(error: reqwest::Error) -> MlflowError {
     let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
+    let cause = causes::last(&error);
     match (error.is_connect() || error.is_builder(), error.is_timeout()) {
         (true, true) => MlflowError::NotSent("connecting took too long".to_owned()),
-        (true, false) => MlflowError::NotSent(cause.to_string()),
+        (true, false) => MlflowError::NotSent(cause),
         (false, true) => MlflowError::NoAnswer("the time limit passed".to_owned()),
-        (false, false) => MlflowError::NoAnswer(cause.to_string()),
+        (false, false) => MlflowError::NoAnswer(cause),
     }
 }
 

@@ -218,22 +218,36 @@ pub async fn rollback(
         Some(version) => named_target(conn, pipeline, &revision, version).await?,
         None => newest_target(conn, pipeline, revision.live_version_id).await?,
     };
+    let number = bring_back(conn, &revision, VersionStatus::RolledBack, target.id, reason, by).await?;
+    Ok((number, ModelVersion { status: VersionStatus::Live, ..target }))
+}
+
+/// Gives an earlier live version all of the traffic; what was live gets the status `former`. A test or a watch has no traffic
+/// any more.
+pub(super) async fn bring_back(
+    conn: &mut PgConnection,
+    in_force: &Revision,
+    former: VersionStatus,
+    target: Uuid,
+    reason: &str,
+    by: &By,
+) -> sqlx::Result<i64> {
+    let pipeline = &in_force.pipeline;
     retire_hold_back(conn, pipeline).await?;
     retire_testing(conn, pipeline).await?;
-    models::set_status(conn, revision.live_version_id, VersionStatus::RolledBack).await?;
-    models::set_status(conn, target.id, VersionStatus::Live).await?;
+    models::set_status(conn, in_force.live_version_id, former).await?;
+    models::set_status(conn, target, VersionStatus::Live).await?;
     let new = NewRevision {
-        live: target.id,
+        live: target,
         salt: pipeline,
         experiment_id: None,
         decision_id: None,
         forced: false,
         kind: RevisionKind::Rollback,
         reason,
-        shares: &[(target.id, WHOLE)],
+        shares: &[(target, WHOLE)],
     };
-    let number = append(conn, pipeline, &new, by).await?;
-    Ok((number, ModelVersion { status: VersionStatus::Live, ..target }))
+    append(conn, pipeline, &new, by).await
 }
 
 /// Sets the weights as a person asked. The live version stays live and must be part of the split; the order
@@ -353,7 +367,7 @@ async fn newest_target(
     Ok(models::by_id(conn, target).await?.ok_or(sqlx::Error::RowNotFound)?)
 }
 
-pub(super) async fn retire_hold_back(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
+async fn retire_hold_back(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE model_versions SET status = 'retired', updated_at = now()
           WHERE pipeline = $1 AND status = 'hold_back'",
@@ -365,7 +379,7 @@ pub(super) async fn retire_hold_back(conn: &mut PgConnection, pipeline: &str) ->
 }
 
 /// A version whose test is cut short is a candidate again.
-pub(super) async fn retire_testing(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
+async fn retire_testing(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE model_versions SET status = 'candidate', updated_at = now()
           WHERE pipeline = $1 AND status = 'testing'",

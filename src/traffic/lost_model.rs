@@ -4,8 +4,8 @@
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::changes::{retire_hold_back, retire_testing};
-use super::{NewRevision, RevisionKind, TrafficError, WHOLE, append, current};
+use super::changes::bring_back;
+use super::{NewRevision, RevisionKind, TrafficError, append, current};
 use crate::audit::By;
 use crate::models::{self, ModelVersion, VersionStatus};
 
@@ -41,21 +41,7 @@ pub async fn replace_lost(
     if in_force.live_version_id == by_version.id {
         return Err(TrafficError::AlreadyLive(by_version.version));
     }
-    retire_hold_back(conn, pipeline).await?;
-    retire_testing(conn, pipeline).await?;
-    models::set_status(conn, in_force.live_version_id, VersionStatus::Unavailable).await?;
-    models::set_status(conn, by_version.id, VersionStatus::Live).await?;
-    let new = NewRevision {
-        live: by_version.id,
-        salt: pipeline,
-        experiment_id: None,
-        decision_id: None,
-        forced: false,
-        kind: RevisionKind::Rollback,
-        reason,
-        shares: &[(by_version.id, WHOLE)],
-    };
-    Ok(append(conn, pipeline, &new, by).await?)
+    Ok(bring_back(conn, &in_force, VersionStatus::Unavailable, by_version.id, reason, by).await?)
 }
 
 /// Gives the live version what another one serves, which is not under test. Salt and experiment stay, so that no other unit

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
 use axum::http;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -20,8 +19,9 @@ use thiserror::Error;
 use super::content::ContentFault;
 use super::dialect::Dialect;
 use super::settings::ApiKey;
+use crate::causes;
 use crate::clock::Clock;
-use crate::outbound::CircuitBreaker;
+use crate::outbound::{CircuitBreaker, retry_after};
 
 /// The largest answer that is read: a page of 1,000 jobs takes about 2 MB.
 const LARGEST_ANSWER: usize = 32 << 20;
@@ -229,22 +229,13 @@ impl From<OpenAIError> for Failure {
 /// Only a connection that was never made is certain not to have carried the request.
 fn failure(error: reqwest::Error) -> Failure {
     let error = error.without_url();
-    let why = causes(&error);
+    let why = causes::last(&error);
     match (error.is_connect() || error.is_builder(), error.is_timeout()) {
         (true, true) => Failure::NotSent("connecting took too long".to_owned()),
         (true, false) => Failure::NotSent(why),
         (false, true) => Failure::NoAnswer("the time limit passed".to_owned()),
         (false, false) => Failure::NoAnswer(why),
     }
-}
-
-/// The last and most specific cause, such as `Connection refused (os error 111)`.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }
 
 async fn read(mut response: Response) -> Result<Vec<u8>, Failure> {
@@ -296,52 +287,9 @@ pub(super) fn redacted(text: &str, key: &ApiKey) -> String {
     kept + rest
 }
 
-/// How long the provider asks to wait: `retry-after-ms` (OpenAI's own), else `Retry-After` in seconds or as
-/// a date (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
-    let number = |text: &str| text.trim().parse::<f64>().ok();
-    if let Some(milliseconds) = text("retry-after-ms").and_then(number) {
-        return Duration::try_from_secs_f64(milliseconds / 1000.0).ok();
-    }
-    let value = text(RETRY_AFTER.as_str())?;
-    if let Some(seconds) = number(value) {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
-    Some(date.to_utc().signed_duration_since(clock.now()).to_std().unwrap_or(Duration::ZERO))
-}
-
 #[cfg(test)]
 mod tests {
-    use chrono::{DateTime, TimeDelta};
-
     use super::*;
-
-    fn wait(headers: &[(&'static str, &str)]) -> Option<Duration> {
-        // 1994-11-06T08:49:37Z
-        let clock = Clock::fixed(DateTime::UNIX_EPOCH + TimeDelta::seconds(784_111_777), 1);
-        let headers = headers.iter().map(|(name, value)| {
-            ((*name).parse().expect("a header name"), value.parse().expect("a header value"))
-        });
-        retry_after(&headers.collect(), &clock)
-    }
-
-    #[test]
-    fn retry_after_is_read_in_all_its_forms() {
-        assert_eq!(wait(&[]), None);
-        assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
-        assert_eq!(wait(&[("retry-after", "0.5")]), Some(Duration::from_millis(500)));
-        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")]), Some(Duration::from_secs(30)));
-        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:40:00 GMT")]), Some(Duration::ZERO));
-        assert_eq!(
-            wait(&[("retry-after", "7"), ("retry-after-ms", "1250")]),
-            Some(Duration::from_millis(1250))
-        );
-        for nonsense in ["soon", "-3", "inf", "NaN", ""] {
-            assert_eq!(wait(&[("retry-after", nonsense)]), None, "{nonsense}");
-        }
-    }
 
     #[test]
     fn keys_are_taken_out_of_every_field_and_words_that_only_look_alike_stay() {
