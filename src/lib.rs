@@ -36,3 +36,7 @@ pub mod telemetry;
 pub mod tracking;
 pub mod traffic;
 pub mod trainers;
+
+/// Requests take dozens of small pieces of memory each, for which glibc needs longer: see `assignment` in docs/benchmarks.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

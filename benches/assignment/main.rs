@@ -17,9 +17,9 @@ use tokio::net::TcpListener;
 use load::Load;
 
 /// Baseline and product take turns this often; each figure is the median of its turns.
-const TURNS: usize = 5;
+const TURNS: usize = 25;
 /// How long a turn takes.
-const TURN: Duration = Duration::from_secs(2);
+const TURN: Duration = Duration::from_millis(400);
 /// Before the first turn, so that nobody pays for a cold start.
 const WARM_UP: Duration = Duration::from_millis(500);
 

@@ -1,6 +1,5 @@
 //! `/v1/pipelines/{pipeline}/assignment`: which version serves a unit, or each of many. Answered from memory.
 
-use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -11,7 +10,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::extract::{Json, Path, Query};
-use super::memory::{Memory, Reading};
+use super::memory::{Memory, Readable, Reading};
 use super::problem::{FieldError, Place, Problem};
 use super::responses::NotFound;
 use crate::experiments::statistics::Arm;
@@ -129,7 +128,7 @@ struct AssignedUnits<'a> {
     ),
 )]
 async fn assign_unit(
-    State(memory): State<Memory>,
+    Readable(memory): Readable,
     Path(pipeline): Path<String>,
     Query(query): Query<AssignmentQuery>,
 ) -> Result<Response, Problem> {
@@ -159,7 +158,7 @@ async fn assign_unit(
     ),
 )]
 async fn assign_units(
-    State(memory): State<Memory>,
+    Readable(memory): Readable,
     Path(pipeline): Path<String>,
     Json(Units { units }): Json<Units>,
 ) -> Result<Response, Problem> {

@@ -1,9 +1,13 @@
 //! What a request may cost, and what is answered when it costs more or its handler breaks.
 
 use std::any::Any;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use futures_util::poll;
 
 use super::problem::Problem;
 
@@ -15,9 +19,17 @@ pub const BODY_BYTES: usize = 2 * 1024 * 1024;
 pub const REQUEST_TIME: Duration = Duration::from_secs(30);
 
 /// Gives up a request after a time. Its transaction is rolled back.
-pub(super) async fn time_out(limit: Duration, answering: impl Future<Output = Response>) -> Response {
-    if let Ok(response) = tokio::time::timeout(limit, answering).await {
-        return response;
+pub(super) async fn time_out<R: IntoResponse>(
+    limit: Duration,
+    answering: impl Future<Output = Result<R, Infallible>>,
+) -> Response {
+    let mut answering = pin!(answering);
+    // What is answered from memory is ready at once, and needs no timer.
+    if let Poll::Ready(Ok(response)) = poll!(&mut answering) {
+        return response.into_response();
+    }
+    if let Ok(Ok(response)) = tokio::time::timeout(limit, answering).await {
+        return response.into_response();
     }
     tracing::error!(?limit, "a request took too long and was given up");
     Problem::try_later("timeout", "The request took too long")

@@ -12,9 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwapOption, Guard};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Registry};
@@ -224,22 +223,25 @@ impl Memory {
     }
 }
 
-/// Middleware: lets in whoever has a key that is known in memory, or else in the database. Roles do not matter: what is
-/// answered from memory is only read.
-pub(super) async fn authenticate(
-    State(memory): State<Memory>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let known = {
-        let contents = memory.0.current.load();
-        contents.as_ref().map(|contents| contents.keys.let_in(request.headers())).transpose()?
-    };
-    if known != Some(true) {
-        // On the heap, because every request would carry the place that this takes.
-        Box::pin(auth::verify(&memory.0.db, request.headers())).await?;
+/// The memory, for a request with a key that is in force: any role may read. How handlers get at it.
+///
+/// An extractor and not a middleware, which would cost more than looking the key up does.
+pub(super) struct Readable(pub(super) Memory);
+
+impl FromRequestParts<Memory> for Readable {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, memory: &Memory) -> Result<Self, Problem> {
+        let known = {
+            let contents = memory.0.current.load();
+            contents.as_ref().map(|contents| contents.keys.let_in(&parts.headers)).transpose()?
+        };
+        if known != Some(true) {
+            // On the heap, because every request would carry the place that this takes.
+            Box::pin(auth::verify(&memory.0.db, &parts.headers)).await?;
+        }
+        Ok(Self(memory.clone()))
     }
-    Ok(next.run(request).await)
 }
 
 /// The age at the moment of a scrape.

@@ -201,9 +201,7 @@ pub fn router(state: ApiState) -> Router {
     let (guarded, _) = guarded().split_for_parts();
     let guarded = guarded.route_layer(from_fn_with_state(state.db.clone(), auth::authenticate));
     let (assignment, _) = assignment::routes().split_for_parts();
-    let assignment = assignment
-        .route_layer(from_fn_with_state(state.memory.clone(), memory::authenticate))
-        .with_state(state.memory.clone());
+    let assignment = assignment.with_state(state.memory.clone());
     let routes = open.merge(guarded).merge(assignment).merge(operations::documentation(openapi()));
     with_middleware(routes, &state).with_state(state)
 }
@@ -218,7 +216,7 @@ pub fn operations(state: ApiState) -> Router {
 fn with_middleware(routes: Router<ApiState>, state: &ApiState) -> Router<ApiState> {
     let middleware = ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
-        .layer(from_fn_with_state(Around::of(state), around::answer))
+        .layer(Around::of(state))
         .layer(CatchPanicLayer::custom(limits::answer_panic))
         .layer(DefaultBodyLimit::max(limits::BODY_BYTES));
     routes

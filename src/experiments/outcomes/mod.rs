@@ -181,9 +181,7 @@ async fn claim_ids(conn: &mut PgConnection, sent: Vec<Sent>) -> sqlx::Result<(Ve
         |of: fn(&Outcome) -> &str| -> Vec<&str> { sent.iter().map(|sent| of(&sent.outcome)).collect() };
     let times: Vec<_> = sent.iter().map(|sent| sent.outcome.served_at).collect();
     let claimed = sqlx::query!(
-        "INSERT INTO outcome_keys (pipeline, id, served_at)
-         SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
-         ON CONFLICT (pipeline, id) DO NOTHING RETURNING number, pipeline, id",
+        r#"SELECT number AS "number!", pipeline AS "pipeline!", id AS "id!" FROM claim_outcome_keys($1, $2, $3)"#,
         &column(|outcome| &outcome.pipeline) as &[&str],
         &column(|outcome| &outcome.id) as &[&str],
         &times,

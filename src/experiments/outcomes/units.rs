@@ -42,7 +42,7 @@ pub(super) async fn insert(conn: &mut PgConnection, rows: &Rows) -> sqlx::Result
         return Ok(changes);
     }
     let new = insert_new(conn, &sights, &mut changes).await?;
-    if new < sights.len() {
+    if usize::try_from(new).unwrap_or_default() < sights.len() {
         move_back(conn, &sights, &mut changes).await?;
     }
     Ok(changes)
@@ -53,12 +53,11 @@ async fn insert_new(
     conn: &mut PgConnection,
     sights: &BTreeMap<(Uuid, &str), Sight>,
     changes: &mut Changes,
-) -> sqlx::Result<usize> {
+) -> sqlx::Result<i64> {
     let columns = Columns::of(sights);
     let new = sqlx::query!(
-        "INSERT INTO experiment_units (experiment_id, unit, served_at, number, epoch, candidate)
-         SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::boolean[])
-         ON CONFLICT (experiment_id, unit) DO NOTHING RETURNING experiment_id, epoch, candidate",
+        r#"SELECT experiment_id AS "experiment_id!", epoch AS "epoch!", candidate AS "candidate!", units AS "units!"
+             FROM insert_experiment_units($1, $2, $3, $4, $5, $6)"#,
         &columns.experiment,
         &columns.unit as &[&str],
         &columns.served_at,
@@ -68,11 +67,10 @@ async fn insert_new(
     )
     .fetch_all(conn)
     .await?;
-    let inserted = new.len();
-    for row in new {
-        changes.add(row.experiment_id, row.epoch, row.candidate, 1);
+    for row in &new {
+        changes.add(row.experiment_id, row.epoch, row.candidate, row.units);
     }
-    Ok(inserted)
+    Ok(new.iter().map(|row| row.units).sum())
 }
 
 /// Moves units whose first outcome arrives late to where it was served.
