@@ -2,6 +2,8 @@
 //!
 //! What the figures mean stands in `docs/benchmarks.md`.
 
+#[path = "../api/mod.rs"]
+mod api;
 mod copy;
 #[path = "../experiment/mod.rs"]
 mod experiment;
@@ -36,14 +38,14 @@ async fn bench() -> Result<()> {
     let running = experiment::start().await?;
     let directory = tempfile::tempdir()?;
     copy::prepare(&running.db).await?;
-    let api = record::Api::start(&running.db).await?;
+    let api = api::Api::start(&running.db).await?;
     let (mut rates, mut ratios) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
         checkpoint(&running.db).await?;
         let copied = copy::rows_per_second(&running, directory.path(), turn).await?;
         let bodies = record::bodies(turn)?;
         checkpoint(&running.db).await?;
-        let recorded = api.rows_per_second(bodies).await?;
+        let recorded = record::rows_per_second(&api, bodies).await?;
         println!("turn {} of {TURNS}: COPY {copied:.0} rows/s, API {recorded:.0} rows/s", turn + 1);
         rates.push(recorded);
         ratios.push(recorded / copied);

@@ -4,15 +4,9 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use sqlx::PgPool;
-use tokio::net::TcpListener;
-use tuneloop::api::auth::{Role, create_key};
-use tuneloop::api::{self, ApiState};
-use tuneloop::audit::Actor;
 use tuneloop::clock::Clock;
-use tuneloop::dataset::DatasetStore;
-use tuneloop::telemetry::metrics::Metrics;
 
+use crate::api::Api;
 use crate::experiment::PERSONAS;
 use crate::{ROWS, Result};
 
@@ -21,46 +15,22 @@ const BATCH: u32 = 10_000;
 /// Calls under way at once.
 const CLIENTS: usize = 4;
 
-/// The API with one key.
-pub(crate) struct Api {
-    http: reqwest::Client,
-    url: String,
-    key: String,
+/// Sends the batches, and returns how many outcomes were recorded per second.
+pub(crate) async fn rows_per_second(api: &Api, bodies: Vec<String>) -> Result<f64> {
+    let begun = Instant::now();
+    let calls: Vec<_> = bodies.into_iter().map(|body| send(api, body)).collect();
+    let accepted: Vec<u64> = stream::iter(calls).buffer_unordered(CLIENTS).try_collect().await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    if accepted.iter().sum::<u64>() != u64::from(ROWS) {
+        return Err("some outcomes were not accepted".into());
+    }
+    Ok(f64::from(ROWS) / seconds)
 }
 
-impl Api {
-    pub(crate) async fn start(db: &PgPool) -> Result<Self> {
-        let clock = Clock::system();
-        let mut tx = db.begin().await?;
-        let key = create_key(&mut tx, &clock, "application", Role::Operator, Actor::System).await?.plaintext;
-        tx.commit().await?;
-        let directory = tempfile::tempdir()?;
-        let datasets = DatasetStore::local(directory.path())?;
-        let router = api::router(ApiState::new(db.clone(), clock, Metrics::new()?, datasets, 0)?);
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}/v1/outcomes", listener.local_addr()?);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let http = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { http, url, key })
-    }
-
-    pub(crate) async fn rows_per_second(&self, bodies: Vec<String>) -> Result<f64> {
-        let begun = Instant::now();
-        let calls: Vec<_> = bodies.into_iter().map(|body| self.send(body)).collect();
-        let accepted: Vec<u64> = stream::iter(calls).buffer_unordered(CLIENTS).try_collect().await?;
-        let seconds = begun.elapsed().as_secs_f64();
-        if accepted.iter().sum::<u64>() != u64::from(ROWS) {
-            return Err("some outcomes were not accepted".into());
-        }
-        Ok(f64::from(ROWS) / seconds)
-    }
-
-    async fn send(&self, body: String) -> Result<u64> {
-        let request = self.http.post(&self.url).bearer_auth(&self.key);
-        let response = request.header("content-type", "application/json").body(body).send().await?;
-        let answer: Value = serde_json::from_slice(&response.bytes().await?)?;
-        answer["accepted"].as_u64().ok_or_else(|| format!("the API answered {answer}").into())
-    }
+async fn send(api: &Api, body: String) -> Result<u64> {
+    let response = api.post("/v1/outcomes", body).send().await?;
+    let answer: Value = serde_json::from_slice(&response.bytes().await?)?;
+    answer["accepted"].as_u64().ok_or_else(|| format!("the API answered {answer}").into())
 }
 
 /// The batches of a turn, as they are sent.

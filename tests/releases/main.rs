@@ -11,7 +11,6 @@ mod client;
 #[path = "../harness/database.rs"]
 mod database;
 mod history;
-mod measured;
 mod model;
 #[path = "../killed/process.rs"]
 #[expect(dead_code, reason = "nobody asks these processes to end in peace")]
