@@ -1,19 +1,20 @@
 -- Ids and units of a batch are almost always new. `ON CONFLICT` looks for each row before it writes it and marks it once
 -- more afterwards, which doubles its cost. So a batch is first inserted as if it were all new; the first row that is known
--- takes that back, and only then each row is looked for. What was tried in vain ends at the first known row: the more of
--- them a batch has, the less it is.
+-- takes that back, and only then each row is looked for. What was tried in vain ends at the first known row, so that it is
+-- least where most of a batch is known, and most where the only known row is the last.
 
 -- Takes the callers' ids that are new, and gives each its number, in the order in which they came.
 CREATE FUNCTION claim_outcome_keys(pipelines text[], ids text[], times timestamptz[])
 RETURNS TABLE (number bigint, pipeline text, id text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    numbers bigint[];
+    claimed outcome_keys[];
 BEGIN
-    WITH claimed AS (
-        INSERT INTO outcome_keys (pipeline, id, served_at) SELECT * FROM unnest(pipelines, ids, times) RETURNING number)
-    SELECT array_agg(number) INTO numbers FROM claimed;
-    RETURN QUERY SELECT * FROM unnest(numbers, pipelines, ids);
+    -- Not returned while it may still fail: what was returned stays.
+    WITH new AS (
+        INSERT INTO outcome_keys (pipeline, id, served_at) SELECT * FROM unnest(pipelines, ids, times) RETURNING outcome_keys)
+    SELECT array_agg(outcome_keys) INTO claimed FROM new;
+    RETURN QUERY SELECT number, pipeline, id FROM unnest(claimed);
 EXCEPTION WHEN unique_violation THEN
     RETURN QUERY
         INSERT INTO outcome_keys (pipeline, id, served_at) SELECT * FROM unnest(pipelines, ids, times)

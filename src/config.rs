@@ -92,13 +92,15 @@ impl TrackingArgs {
     ///
     /// # Errors
     ///
-    /// [`TrackingFault`] when the credentials are given by half, or twice.
+    /// [`TrackingFault`] when the credentials are given by half, or twice, or for no server.
     pub fn check(&self) -> Result<(), TrackingFault> {
         let user = self.mlflow_tracking_username.is_some();
         match (user, self.mlflow_tracking_password.is_some(), self.mlflow_tracking_token.is_some()) {
             (true, false, _) => Err(TrackingFault::UserWithoutPassword),
             (false, true, _) => Err(TrackingFault::PasswordWithoutUser),
             (true, true, true) => Err(TrackingFault::Twice),
+            (false, false, false) => Ok(()),
+            _ if self.mlflow_tracking_uri.is_none() => Err(TrackingFault::NoServer),
             _ => Ok(()),
         }
     }
@@ -116,6 +118,11 @@ pub enum TrackingFault {
     /// User, password and a token.
     #[error("MLFLOW_TRACKING_TOKEN is set beside MLFLOW_TRACKING_USERNAME: give one of them.")]
     Twice,
+    /// Credentials without a server.
+    #[error(
+        "MLflow credentials are set without MLFLOW_TRACKING_URI: give the server's URL too, or remove them."
+    )]
+    NoServer,
 }
 
 /// What pipelines may publish to. The Kubernetes API is found by a kubeconfig or the pod's service account.
@@ -235,7 +242,7 @@ pub struct TelemetryArgs {
         long,
         env = "RUST_LOG",
         value_name = "DIRECTIVES",
-        default_value = "info,sqlx=warn,tokio_cron_scheduler=warn,h2=warn,hyper_util=warn,tower_http=warn",
+        default_value = "info,sqlx=warn,tokio_cron_scheduler=warn,h2=warn,hyper_util=warn,tower_http=warn,kube_client=off",
         value_parser = values::log_filter,
     )]
     pub log_filter: String,

@@ -178,11 +178,33 @@ fn credentials_for_mlflow_go_together_and_are_never_repeated() {
             &[USER, PASSWORD, TOKEN][..],
             "MLFLOW_TRACKING_TOKEN is set beside MLFLOW_TRACKING_USERNAME: give one of them.",
         ),
+        (
+            &[TOKEN][..],
+            "MLflow credentials are set without MLFLOW_TRACKING_URI: give the server's URL too, or remove them.",
+        ),
     ] {
         assert_eq!(refusal(&["serve"], &[&[DATABASE, KEY], variables].concat()), expected);
     }
     let line = refusal(&["serve"], &[DATABASE, KEY, ("MLFLOW_TRACKING_TOKEN", "hidden word")]);
     assert!(line.starts_with("MLFLOW_TRACKING_TOKEN cannot be used") && !line.contains("hidden"), "{line}");
+}
+
+#[test]
+fn a_directory_to_publish_to_must_be_there() {
+    let line = refusal(&["serve", "--publication-dir", "/nowhere/at/all"], &[DATABASE, KEY]);
+    assert!(
+        line.starts_with("The directory /nowhere/at/all of --publication-dir cannot be opened"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_reader_that_ends_early_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tuneloop"));
+    let output = command.arg("openapi").env_clear().stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
 #[test]

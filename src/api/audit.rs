@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::ApiState;
-use super::extract::{Json, Query};
+use super::extract::{Json, Query, time};
 use super::page::{Cursor, Limit, Page};
 use super::problem::Problem;
 use crate::audit::{self, Filter, Line};
@@ -45,8 +45,10 @@ struct AuditQuery {
     /// Only this action, such as `run.cancel`.
     action: Option<String>,
     /// Only what was done at this time or later.
+    #[serde(default, deserialize_with = "time")]
     since: Option<DateTime<Utc>>,
     /// Only what was done before this time.
+    #[serde(default, deserialize_with = "time")]
     until: Option<DateTime<Utc>>,
     /// The most items to return.
     #[serde(default)]
@@ -171,8 +173,10 @@ struct ExportQuery {
     /// Only this action.
     action: Option<String>,
     /// Only what was done at this time or later.
+    #[serde(default, deserialize_with = "time")]
     since: Option<DateTime<Utc>>,
     /// Only what was done before this time.
+    #[serde(default, deserialize_with = "time")]
     until: Option<DateTime<Utc>>,
     /// Only from this place in the chain on: one more than the `seq` of the last line that you have.
     from_seq: Option<i64>,

@@ -12,8 +12,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use chrono::{DateTime, Utc};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
 use serde_path_to_error::Segment;
 
@@ -72,10 +73,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             |error| {
                 let message = error.inner().to_string();
                 let field = pointer(error.path(), &message).trim_start_matches('/').to_owned();
+                let missing = message.starts_with("missing field");
+                let message = if missing { "is missing".to_owned() } else { message };
                 Problem::invalid([FieldError::new(Place::Query, field, message)])
             },
         )
     }
+}
+
+/// A time in a query, for `deserialize_with`: chrono does not say what it takes.
+pub(super) fn time<'de, D: Deserializer<'de>>(text: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let text = String::deserialize(text)?;
+    // In a query `+` is a space.
+    text.replace(' ', "+")
+        .parse()
+        .map(Some)
+        .map_err(|_| D::Error::custom("must be a time with its offset, such as 2026-11-26T12:00:00Z"))
 }
 
 /// Reads the whole body, up to the limit of the route.

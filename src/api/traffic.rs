@@ -14,7 +14,7 @@ use super::ApiState;
 use super::auth::Principal;
 use super::domain_errors::unknown_version;
 use super::etag::IfMatch;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path, Query, time};
 use super::idempotency::{self, Begin, Idempotent, RequestKey};
 use super::page::{Cursor, Limit, Page};
 use super::problem::{FieldError, Problem};
@@ -212,6 +212,7 @@ async fn put_traffic(
 #[into_params(parameter_in = Query)]
 struct HistoryQuery {
     /// Only the revision that was in force at this time.
+    #[serde(default, deserialize_with = "time")]
     at: Option<DateTime<Utc>>,
     /// The most items to return.
     #[serde(default)]

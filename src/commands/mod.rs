@@ -77,6 +77,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             tell(&sentence);
             ExitCode::from(BAD_SETTINGS)
         }
+        // `tuneloop audit export | head` has what it wanted.
+        Err(Failure::Failed(error)) if error.downcast_ref().is_some_and(PrintError::nobody_reads) => {
+            ExitCode::SUCCESS
+        }
         Err(Failure::Failed(error)) => {
             tell(&causes::in_one_line(error.as_ref()));
             ExitCode::FAILURE
@@ -107,6 +111,13 @@ fn run(command: Command) -> Result<(), Failure> {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
 struct PrintError(#[from] io::Error);
+
+impl PrintError {
+    /// Whether the program that reads has ended.
+    fn nobody_reads(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
 
 /// Writes a line to standard output.
 fn print(line: &str) -> Result<(), PrintError> {

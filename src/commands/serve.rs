@@ -1,5 +1,7 @@
 //! `tuneloop serve`: the API, the worker and the scheduler, or those of them that are asked for.
 
+use std::path::Path;
+
 use chrono::TimeDelta;
 use clap::Args;
 use sqlx::PgPool;
@@ -37,6 +39,9 @@ impl Serve {
         let settings = self.settings;
         settings.check().map_err(|fault| Failure::Settings(fault.to_string()))?;
         settings.tracking.check().map_err(|fault| Failure::Settings(fault.to_string()))?;
+        if let Some(directory) = &settings.publication.directory {
+            check_directory(directory)?;
+        }
         // Before anything else, so that a process that is still connecting can be stopped.
         let stop = shutdown_signal()?;
         let telemetry = telemetry::init(&settings.telemetry)?;
@@ -80,6 +85,16 @@ async fn serve(settings: &ServeArgs, stop: &CancellationToken) -> Result<(), Fai
     service.run(listener, stop.clone()).await?;
     pool.close().await;
     Ok(())
+}
+
+/// What pipelines publish to must be there before they do.
+fn check_directory(directory: &Path) -> Result<(), Failure> {
+    std::fs::read_dir(directory).map(drop).map_err(|error| {
+        let directory = directory.display();
+        Failure::Settings(format!(
+            "The directory {directory} of --publication-dir cannot be opened ({error}): make it, and let this process read it."
+        ))
+    })
 }
 
 /// What providers charge, where that is written down.

@@ -9,6 +9,7 @@ use reqwest::header::CONTENT_TYPE;
 
 use super::payload::Payload;
 use super::{PublishError, Reach};
+use crate::causes;
 use crate::clock::Clock;
 use crate::outbound::{NotPublic, Targets, retry_after};
 use crate::pipelines::config::HttpTarget;
@@ -73,8 +74,10 @@ fn told(host: &str, error: &reqwest::Error) -> PublishError {
     if let Some(refused) = NotPublic::cause_of(error) {
         return PublishError::failed(refused.to_string());
     }
-    let why = if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
-    PublishError::failed(format!("{host} {why}"))
+    if error.is_timeout() {
+        return PublishError::failed(format!("{host} did not answer in time"));
+    }
+    PublishError::failed(format!("{host} cannot be reached: {}", causes::last(error)))
 }
 
 #[cfg(test)]

@@ -250,7 +250,7 @@ pub(super) async fn bring_back(
     append(conn, pipeline, &new, by).await
 }
 
-/// Sets the weights as a person asked. The live version stays live and must be part of the split; the order
+/// Sets the weights as a person asked. The live version stays live and must have a share, or it would be live in name only; the order
 /// of accumulation and the salt stay those of the revision in force, so that no unit moves needlessly.
 pub async fn set_split(
     conn: &mut PgConnection,
@@ -277,7 +277,7 @@ pub async fn set_split(
     if sum != i64::from(WHOLE) {
         return Err(TrafficError::Sum(sum));
     }
-    if !versions.iter().any(|(version, _)| version.id == in_force.live_version_id) {
+    if !versions.iter().any(|(version, weight)| version.id == in_force.live_version_id && *weight > 0) {
         let live =
             models::by_id(&mut *conn, in_force.live_version_id).await?.ok_or(sqlx::Error::RowNotFound)?;
         return Err(TrafficError::LiveMissing(live.version));

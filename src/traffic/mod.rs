@@ -187,8 +187,8 @@ pub enum TrafficError {
         /// Its status.
         status: VersionStatus,
     },
-    /// The live version must be part of a split.
-    #[error("version {0} is live and must be part of the split; promote another version to replace it")]
+    /// The live version must have a share of a split.
+    #[error("version {0} is live and must have a share of the split; promote another version to replace it")]
     LiveMissing(Version),
     /// There is nothing to go back to.
     #[error("there is no earlier live version to go back to")]

@@ -100,7 +100,7 @@ impl State {
     }
 
     fn set_split(&mut self, weights: &[(&'static str, i32)]) -> Result<Told, String> {
-        let has_live = weights.iter().any(|(version, _)| *version == self.live);
+        let has_live = weights.iter().any(|(version, weight)| *version == self.live && *weight > 0);
         let serve = weights.iter().all(|(version, weight)| *weight == 0 || self.can_serve(version));
         if !has_live || !serve {
             return Err(format!("{weights:?} lacks the live version, or has one that cannot serve"));

@@ -267,3 +267,23 @@ async fn without_a_hold_back_harm_is_found_against_the_baseline_of_the_test() {
     assert_eq!(service.weights("hook").await, [("0.0.0".to_owned(), 10_000)]);
     service.end().await;
 }
+
+#[tokio::test]
+async fn harm_is_found_as_well_after_a_person_took_the_hold_back_away() {
+    let (service, id) = in_test(|config| {
+        config["watch"] =
+            json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": 5000});
+    })
+    .await;
+    service.traffic("hook", 0..80, BETTER).await;
+    service.reach_horizon(&id).await;
+    service.wait_for_watch(&id).await;
+    let path = "/v1/pipelines/hook/traffic";
+    let etag = format!("\"{}\"", service.read(path).await["revision"]);
+    let body = json!({"weights": {"1.0.0": 10_000, "0.0.0": 0}, "reason": "all of it"});
+    service.put(path, &[("if-match", &etag)], body).await.expect(200);
+    service.traffic("hook", 0..80, Engagement { baseline: 0.06, candidate: 0.03 }).await;
+    let run = service.wait_until(&id, "rolled_back").await;
+    assert!(run["reason"].as_str().unwrap().contains("is weaker evidence"), "{run:#}");
+    service.end().await;
+}

@@ -197,11 +197,7 @@ async fn the_quality_of_the_caller_wins_before_during_and_after_the_judge() {
     service.post(replace, told(&third, json!(0.5), 0.5)).await.expect(200);
     assert_eq!(quality(&service, experiment).await, (3, 0.875));
     service.post(replace, told(&third, Value::Null, 0.5)).await.expect(200);
-    assert_eq!(
-        quality(&service, experiment).await,
-        (2, 0.375),
-        "the caller may take back what is the caller's"
-    );
+    assert_eq!(quality(&service, experiment).await, (3, 0.875), "what is left out stays");
     assert_eq!(recompute(&service.db, experiment).await.unwrap(), Recomputed::Unchanged);
     service.end().await;
 }

@@ -163,6 +163,19 @@ async fn corrections_count_once_and_only_change_what_was_measured() {
     let rates = "SELECT array_agg(engagement_rate ORDER BY id) FROM outcomes";
     let rates: Vec<f64> = sqlx::query_scalar(rates).fetch_one(&service.db).await.unwrap();
     assert_eq!(rates, [0.03, 0.1, 0.1]);
+
+    // What is left out stays, also within a call.
+    let mut cost = json!({"cost": 0.5});
+    for field in ["id", "pipeline", "version", "unit", "persona", "served_at"] {
+        cost[field] = rate("b", 0.0)[field].clone();
+    }
+    let recorded = service.post(&replace, json!([rate("b", 0.2), cost])).await.expect(200);
+    assert_eq!((&recorded["corrected"], &recorded["duplicates"]), (&json!(1), &json!(1)));
+    let both: (f64, f64) = sqlx::query_as("SELECT engagement_rate, cost FROM outcomes WHERE id = 'b'")
+        .fetch_one(&service.db)
+        .await
+        .unwrap();
+    assert_eq!(both, (0.2, 0.5));
     service.end().await;
 }
 

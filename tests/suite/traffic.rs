@@ -60,6 +60,7 @@ async fn a_split_that_cannot_be_is_refused_and_changes_nothing() {
     let problem = put(json!({"2.0.0": 1000, "0.0.0": 9000})).await.problem(422, "unknown-version");
     assert_eq!(problem["errors"][0]["field"], "/weights/2.0.0", "{problem}");
     put(json!({"1.0.0": 10_000})).await.problem(409, "live-missing");
+    put(json!({"1.0.0": 10_000, "0.0.0": 0})).await.problem(409, "live-missing");
     let tail = service.put("/v1/pipelines/tail/traffic", &[("if-match", "*")], split(1, 9999)).await;
     tail.problem(404, "not-found");
     assert_eq!(service.read(TRAFFIC).await["revision"], 2);

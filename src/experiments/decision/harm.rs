@@ -132,10 +132,16 @@ pub fn look_for_harm(metric: Metric, observed: Option<&Observed>, rules: &Rules)
     let standard_error = contrast.standard_error;
     let given = observed.and_then(|observed| observed.planned_standard_error);
     let planned = planned_error(given, &contrast, rules);
-    let e_value = planned.filter(|_| enough).and_then(|planned| {
-        let excess = -direction.better(contrast.difference);
-        sequential::harm_e_value(excess, standard_error, planned, alpha)
-    });
+    let excess = -direction.better(contrast.difference);
+    let e_value = match planned {
+        _ if !enough => None,
+        // Every call of one arm fails and none of the other: no harm is plainer.
+        _ if standard_error == 0.0 => {
+            sequential::harm_e_value_without_variance(beyond_rounding(excess, &contrast))
+        }
+        Some(planned) => sequential::harm_e_value(excess, standard_error, planned, alpha),
+        None => None,
+    };
     let harmed = e_value.is_some_and(|e_value| e_value >= threshold);
     let reason = sentence(metric, &contrast, rules, enough, e_value, threshold);
     HarmLook {
@@ -152,6 +158,12 @@ pub fn look_for_harm(metric: Metric, observed: Option<&Observed>, rules: &Rules)
         counts: contrast.counts,
         reason,
     }
+}
+
+/// The excess, or none where it is as small as what rounding leaves between equal means.
+fn beyond_rounding(excess: f64, found: &Estimate) -> f64 {
+    let largest = found.mean_candidate.abs().max(found.mean_baseline.abs());
+    if excess.abs() <= 1e-9 * largest { 0.0 } else { excess }
 }
 
 /// Whether each arm has what a look may be judged by.
@@ -198,7 +210,7 @@ fn sentence(
     let counts = contrast.counts;
     let Some(e_value) = e_value else {
         return if enough {
-            format!("Harm to {} cannot be judged: the outcomes do not vary at all.", metric.name())
+            format!("Harm to {} cannot be judged: its standard error is not a number.", metric.name())
         } else {
             format!(
                 "Too early to judge harm to {}: {} baseline and {} candidate outcomes of {} and {} clusters, of \
@@ -223,5 +235,11 @@ fn sentence(
 }
 
 fn figure(e_value: f64) -> String {
-    if e_value >= 1e6 { format!("{e_value:.1e}") } else { format!("{e_value:.2}") }
+    if e_value >= f64::MAX {
+        "beyond all numbers".into()
+    } else if e_value >= 1e6 {
+        format!("{e_value:.1e}")
+    } else {
+        format!("{e_value:.2}")
+    }
 }

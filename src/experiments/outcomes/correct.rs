@@ -40,7 +40,7 @@ pub(super) async fn replace(
     let keys = repeats.iter().map(|sent| (sent.outcome.pipeline.as_str(), sent.outcome.id.as_str()));
     let mut known = load(conn, keys).await?;
     let mut corrections = Vec::new();
-    for Sent { index, outcome, place } in repeats {
+    for Sent { index, outcome, values, place } in repeats {
         // Not there: so old that it was deleted.
         let Some(mut row) = known.remove(&(outcome.pipeline.clone(), outcome.id.clone())) else {
             recorded.duplicates += 1;
@@ -55,13 +55,9 @@ pub(super) async fn replace(
             recorded.rejected.push(Rejected { index, reason: elsewhere(&outcome.id) });
             continue;
         }
-        row.correction.after = outcome.values();
-        // A rate grows for days and is told again, without the score that the caller does not have.
-        if row.correction.judged.0 && outcome.quality.is_none() {
-            row.correction.after.quality = row.correction.before.quality;
-        } else {
-            row.correction.judged.1 = false;
-        }
+        // A rate grows for days and is told again, without what has not changed or what only a judge knows.
+        row.correction.after = values.or(row.correction.before);
+        row.correction.judged.1 &= values.quality.is_none();
         if row.correction.changes() {
             recorded.corrected += 1;
             corrections.push(row.correction);

@@ -34,6 +34,7 @@ pub use pulls::{PullCounts, PullState, pull_anew, pull_failed, pull_state, pulle
 pub use recompute::{Recomputed, recompute};
 pub use samples::{expire_samples, sampled};
 
+use outcome::Values;
 use place::{Known, Place};
 use rows::Rows;
 
@@ -47,8 +48,8 @@ pub enum Repeats {
     /// It is counted and changes nothing.
     #[default]
     Keep,
-    /// Its values replace the former ones: an engagement rate grows for days. The version, unit, persona and time stay as
-    /// they were first told.
+    /// Its values replace the former ones: an engagement rate grows for days. What it leaves out stays, as do the version, the
+    /// unit, the persona and the time.
     Replace,
 }
 
@@ -90,6 +91,8 @@ pub struct Rejected {
 struct Sent {
     index: usize,
     outcome: Outcome,
+    /// What of it is recorded as measured.
+    values: Values,
     place: Place,
 }
 
@@ -118,16 +121,17 @@ pub async fn record(
     batch: Vec<Result<Outcome, String>>,
     how: Recording,
 ) -> sqlx::Result<Recorded> {
-    let known = Known::load(conn, batch.iter().flatten()).await?;
+    let kept_since = how.now.checked_sub_signed(how.retention).unwrap_or(DateTime::UNIX_EPOCH);
+    let known = Known::load(conn, batch.iter().flatten(), kept_since).await?;
     let mut recorded = Recorded::default();
     // Sorted by pipeline and id.
     let mut sent = BTreeMap::new();
     for (index, item) in batch.into_iter().enumerate() {
         let placed = item.and_then(|outcome| {
             outcome.check(how.now, how.retention)?;
-            known.place(&outcome).map(|place| Sent { index, outcome, place })
+            known.place(&outcome).map(|place| Sent { index, values: outcome.values(), outcome, place })
         });
-        let item = match placed {
+        let mut item = match placed {
             Ok(item) => item,
             Err(reason) => {
                 recorded.rejected.push(Rejected { index, reason });
@@ -145,6 +149,7 @@ pub async fn record(
                     recorded.rejected.push(Rejected { index, reason: elsewhere(&item.outcome.id) });
                 } else {
                     recorded.duplicates += 1;
+                    item.values = item.values.or(entry.get().values);
                     entry.insert(item);
                 }
             }

@@ -158,6 +158,21 @@ pub(super) struct Values {
     pub(super) failed: Option<bool>,
 }
 
+impl Values {
+    /// These values, and the earlier ones where there are none.
+    pub(super) fn or(self, earlier: Self) -> Self {
+        Self {
+            engagement_rate: self.engagement_rate.or(earlier.engagement_rate),
+            engagements: self.engagements.or(earlier.engagements),
+            impressions: self.impressions.or(earlier.impressions),
+            cost: self.cost.or(earlier.cost),
+            quality: self.quality.or(earlier.quality),
+            latency_ms: self.latency_ms.or(earlier.latency_ms),
+            failed: self.failed.or(earlier.failed),
+        }
+    }
+}
+
 fn text(name: &str, value: &str) -> Result<(), String> {
     if value.is_empty() || value.len() > 200 || value.contains('\0') {
         Err(format!("{name} must have 1 to 200 bytes and no NUL"))

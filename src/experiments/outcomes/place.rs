@@ -35,16 +35,30 @@ struct KnownRevision {
     versions: Vec<Uuid>,
 }
 
-/// The versions and revisions of the pipelines that a batch names.
+/// The versions of the pipelines that a batch names, and the revisions that it may belong to.
 pub(super) struct Known(HashMap<String, (Vec<KnownVersion>, Vec<KnownRevision>)>);
 
 impl Known {
+    /// Outcomes served before `kept_since` will be refused, whatever is known.
     pub(super) async fn load(
         conn: &mut PgConnection,
         batch: impl Iterator<Item = &Outcome>,
+        kept_since: DateTime<Utc>,
     ) -> sqlx::Result<Self> {
-        let names: HashSet<&str> = batch.map(|outcome| outcome.pipeline.as_str()).collect();
+        let (mut names, mut revisions) = (HashSet::new(), HashSet::new());
+        // The earliest of those that are placed by time.
+        let mut from: Option<DateTime<Utc>> = None;
+        for outcome in batch {
+            names.insert(outcome.pipeline.as_str());
+            if let Some(revision) = outcome.revision {
+                revisions.insert(revision);
+            } else {
+                let served_at = outcome.served_at.max(kept_since);
+                from = Some(from.map_or(served_at, |from| from.min(served_at)));
+            }
+        }
         let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        let revisions: Vec<i64> = revisions.into_iter().collect();
         let mut known: HashMap<String, (Vec<_>, Vec<_>)> = HashMap::new();
         let versions = sqlx::query!(
             "SELECT pipeline, id, major, minor, patch, provider_model_id FROM model_versions
@@ -68,8 +82,15 @@ impl Known {
                       array_agg(w.model_version_id) FILTER (WHERE w.weight > 0) AS "versions!"
                  FROM traffic_revisions r JOIN traffic_weights w USING (pipeline, revision)
                  LEFT JOIN experiments e ON e.id = r.experiment_id
-                WHERE r.pipeline = ANY($1) GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY r.revision DESC"#,
+                -- Those that are named, and those in force at any time since the earliest.
+                WHERE r.pipeline = ANY($1)
+                  AND (r.revision = ANY($2) OR $3::timestamptz IS NOT NULL
+                       AND r.revision >= (SELECT coalesce(max(f.revision), 0) FROM traffic_revisions f
+                                          WHERE f.pipeline = r.pipeline AND f.created_at <= $3))
+                GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY r.revision DESC"#,
             &names,
+            &revisions,
+            from,
         )
         .fetch_all(conn)
         .await?;

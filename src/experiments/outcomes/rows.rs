@@ -26,8 +26,8 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn of(fresh: Vec<(i64, Sent)>) -> Self {
         let mut rows = Self::default();
-        for (number, Sent { outcome, place, .. }) in fresh {
-            rows.values.push(&outcome.values());
+        for (number, Sent { outcome, values, place, .. }) in fresh {
+            rows.values.push(&values);
             rows.number.push(number);
             rows.pipeline.push(outcome.pipeline);
             rows.id.push(outcome.id);

@@ -27,7 +27,7 @@ pub fn sampled(pipeline: &str, id: &str, share: f64) -> bool {
 pub(super) async fn keep(conn: &mut PgConnection, fresh: &[(i64, Sent)]) -> sqlx::Result<()> {
     let candidates: Vec<_> = fresh
         .iter()
-        .filter(|(_, sent)| sent.place.arm.is_some() && sent.outcome.quality.is_none())
+        .filter(|(_, sent)| sent.place.arm.is_some() && sent.values.quality.is_none())
         .filter_map(|(number, Sent { outcome, .. })| Some((*number, outcome, outcome.text.as_ref()?)))
         .collect();
     if candidates.is_empty() {

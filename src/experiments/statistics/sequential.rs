@@ -46,7 +46,7 @@ pub fn confidence_sequence(
 /// E = 2/√(1+w) · exp(z²w/(2(1+w))) · Φ(z√(w/(1+w))) with z = `excess_harm` / SE and 2α in place of α in w.
 /// `excess_harm` is the harm beyond what is tolerated, positive where the candidate is worse: h − t.
 /// Capped at the largest number there is. `None` where a number is not finite, a standard error is not
-/// positive, or `alpha` is not in 0..0.5.
+/// positive, or `alpha` is not in 0..0.5. Outcomes that do not vary have [`harm_e_value_without_variance`].
 #[must_use]
 pub fn harm_e_value(
     excess_harm: f64,
@@ -59,6 +59,13 @@ pub fn harm_e_value(
     let z = excess_harm / standard_error;
     let ln_e = 2.0_f64.ln() - 0.5 * w.ln_1p() + ln_scaled_normal(z * (w / (1.0 + w)).sqrt());
     Some(ln_e.exp().min(f64::MAX)).filter(|e| !e.is_nan())
+}
+
+/// The limit of [`harm_e_value`] as the standard error falls to 0, whatever was planned: the largest number there is for any
+/// harm beyond what is tolerated, 0 for none. `None` where the excess is not finite.
+#[must_use]
+pub fn harm_e_value_without_variance(excess_harm: f64) -> Option<f64> {
+    excess_harm.is_finite().then_some(if excess_harm > 0.0 { f64::MAX } else { 0.0 })
 }
 
 /// w = a · (SE*/SE)² with a = −2 ln α + ln(1 − 2 ln α), which tunes the mixture to the planned precision.

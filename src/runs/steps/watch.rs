@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::{Postgres, Transaction};
 
 use super::super::machine::StepContext;
-use super::super::rollout::{self, Rollout};
+use super::super::rollout;
 use super::super::transition::Transition;
 use super::super::{RunStatus, Step};
 use super::rollout::{Advance, advance};
@@ -32,8 +32,12 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     }
     experiments::hold_still(&mut tx).await?;
     let next = rollout::next(&mut tx, context.config, &experiment, &live).await?;
-    // Until a rollout has come to its end the former version serves beside the promoted one.
-    let look = if context.config.watch.hold_back_weight > 0 || next != Rollout::Finished {
+    // Beside it as long as the former version has a share: until a rollout has come to its end, and then where there is a
+    // hold-back that nobody took away. What the kill switch withholds comes back.
+    let split = if live.kill_switch { &live.withheld } else { &live.shares };
+    let beside =
+        split.iter().any(|share| share.model_version_id == experiment.baseline_id && share.weight > 0);
+    let look = if beside {
         experiments::harm_look(&mut tx, &experiment).await?
     } else {
         experiments::harm_look_before_after(&mut tx, &experiment).await?

@@ -85,10 +85,24 @@ fn a_tolerated_loss_is_not_harm() {
 }
 
 #[test]
-fn outcomes_without_variance_show_no_harm() {
-    let found = look(&cells((9000, 540.0, 32.4), (1000, 20.0, 0.4)), &Rules::default(), None);
-    assert_eq!((found.enough, found.harmed, found.e_value), (true, false, None));
-    assert_eq!(found.reason, "Harm to engagement cannot be judged: the outcomes do not vary at all.");
+fn outcomes_that_do_not_vary_show_harm_where_they_differ() {
+    let rules = Rules { primary: Metric::ErrorRate, ..Rules::default() };
+    let errors = |baseline, candidate| {
+        look(&cells((9000, baseline, baseline), (1000, candidate, candidate)), &rules, None)
+    };
+    let found = errors(0.0, 1000.0);
+    assert_eq!((found.enough, found.harmed, found.standard_error), (true, true, Some(0.0)));
+    assert_eq!(
+        found.reason,
+        "The error rate changed by 1.0000, which is harm (e-value beyond all numbers, threshold 100)."
+    );
+    for (baseline, candidate) in [(0.0, 0.0), (9000.0, 1000.0), (9000.0, 0.0)] {
+        let found = errors(baseline, candidate);
+        assert_eq!((found.enough, found.harmed, found.e_value), (true, false, Some(0.0)), "{found:?}");
+    }
+    // Too few to judge stay so.
+    let few = cells((9000, 0.0, 0.0), (99, 99.0, 99.0));
+    assert_eq!(look(&few, &rules, None).e_value, None);
 }
 
 #[test]
