@@ -250,7 +250,9 @@ async fn a_former_secret_signs_for_a_day() {
     sqlx::query("UPDATE webhook_endpoints SET previous_until = now()").execute(&world.db).await.unwrap();
     world.post(&test, Value::Null).await.expect(202);
     world.until_deliveries(&endpoint, "delivered", 2).await;
-    let one = receiver.arrived().remove(1);
+    // The first may arrive twice where the machine is slow.
+    let arrived = receiver.arrived();
+    let one = arrived.iter().find(|one| one.header("webhook-id") != both.header("webhook-id")).unwrap();
     assert_eq!((one.verify(present), one.verify(&former)), (Ok(()), Err(NotSigned::Signature)));
     world.end().await;
 }

@@ -69,6 +69,9 @@ pub struct Recording {
 pub struct Recorded {
     /// Newly recorded.
     pub accepted: u64,
+    /// Those of them that are evidence in no experiment: none was under way, or the unit was pinned, or the revision gave the
+    /// version no share in it.
+    pub not_analysed: u64,
     /// Known already, and given other values.
     pub corrected: u64,
     /// Known already, and left as they are.
@@ -163,6 +166,7 @@ pub async fn record(
     partitions::ensure(conn, sent.iter().map(|sent| sent.outcome.served_at)).await?;
     let (fresh, repeats) = claim_ids(conn, sent).await?;
     recorded.accepted = fresh.len() as u64;
+    recorded.not_analysed = fresh.iter().filter(|(_, sent)| sent.place.arm.is_none()).count() as u64;
     let corrections = match how.repeats {
         Repeats::Keep => {
             recorded.duplicates += repeats.len() as u64;
