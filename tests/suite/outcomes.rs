@@ -36,9 +36,15 @@ async fn duplicates_are_counted_and_change_nothing() {
     let mut changed = a.clone();
     changed["engagement_rate"] = json!(0.5);
     let recorded = service.post(PATH, json!([a, b, changed])).await.expect(200);
-    assert_eq!(recorded, json!({"accepted": 2, "not_analysed": 2, "corrected": 0, "duplicates": 1, "rejected": []}));
+    assert_eq!(
+        recorded,
+        json!({"accepted": 2, "not_analysed": 2, "corrected": 0, "duplicates": 1, "rejected": []})
+    );
     let recorded = service.post(PATH, json!([changed, outcome(&service, "c")])).await.expect(200);
-    assert_eq!(recorded, json!({"accepted": 1, "not_analysed": 1, "corrected": 0, "duplicates": 1, "rejected": []}));
+    assert_eq!(
+        recorded,
+        json!({"accepted": 1, "not_analysed": 1, "corrected": 0, "duplicates": 1, "rejected": []})
+    );
     let rates = "SELECT array_agg(engagement_rate ORDER BY id) FROM outcomes";
     let rates: Vec<f64> = sqlx::query_scalar(rates).fetch_one(&service.db).await.unwrap();
     assert_eq!(rates, [0.06, 0.06, 0.06]);
@@ -149,7 +155,10 @@ async fn corrections_count_once_and_only_change_what_was_measured() {
         outcome
     };
     let recorded = service.post(&replace, json!([rate("a", 0.01), rate("a", 0.02)])).await.expect(200);
-    assert_eq!(recorded, json!({"accepted": 1, "not_analysed": 1, "corrected": 0, "duplicates": 1, "rejected": []}));
+    assert_eq!(
+        recorded,
+        json!({"accepted": 1, "not_analysed": 1, "corrected": 0, "duplicates": 1, "rejected": []})
+    );
     let mut elsewhere = rate("a", 0.5);
     elsewhere["unit"] = json!("another");
     let mut twice = rate("c", 0.2);
@@ -160,7 +169,10 @@ async fn corrections_count_once_and_only_change_what_was_measured() {
     assert_eq!((&recorded["accepted"], &recorded["corrected"]), (&json!(1), &json!(0)));
     assert_eq!(recorded["rejected"][0]["index"], 1);
     let recorded = service.post(&replace, json!([rate("b", 0.1), rate("a", 0.03)])).await.expect(200);
-    assert_eq!(recorded, json!({"accepted": 0, "not_analysed": 0, "corrected": 1, "duplicates": 1, "rejected": []}));
+    assert_eq!(
+        recorded,
+        json!({"accepted": 0, "not_analysed": 0, "corrected": 1, "duplicates": 1, "rejected": []})
+    );
     let rates = "SELECT array_agg(engagement_rate ORDER BY id) FROM outcomes";
     let rates: Vec<f64> = sqlx::query_scalar(rates).fetch_one(&service.db).await.unwrap();
     assert_eq!(rates, [0.03, 0.1, 0.1]);
