@@ -1,8 +1,6 @@
 //! What people ask of runs: recorded on the run and carried out by its job; retries start the job anew.
 
-use std::time::Duration;
-
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgConnection;
 use thiserror::Error;
 use uuid::Uuid;
@@ -152,7 +150,8 @@ pub async fn retry(
     let message = format!("{} asked to retry the run at {step}", by.actor);
     event(conn, &run, step, "requested", &message, &json!({"request": "retry"})).await?;
     record(conn, &run, "run.retry", reason, by).await?;
-    jobs::enqueue(conn, JOB_KIND, &id.to_string(), &Value::Null, Duration::ZERO).await?;
+    // A worker may still hold the run's job, having found that there was nothing left to do.
+    jobs::wake(conn, JOB_KIND, &id.to_string()).await?;
     reread(conn, id).await
 }
 

@@ -130,8 +130,17 @@ async fn units_that_arrive_in_another_proportion_make_the_test_invalid() {
     );
     the_baseline_serves_everything(&service, "candidate").await;
 
-    // A retry tests the same version anew, in an experiment of its own.
+    // A retry is not lost on a worker that is about to end the job, having found the run at its end.
+    let held = "UPDATE jobs SET state = 'leased', finished_at = NULL, lease_token = gen_random_uuid(),
+                       lease_expires_at = now() + interval '1 hour'
+                 WHERE id = (SELECT max(id) FROM jobs WHERE kind = 'run' AND subject = $1)";
+    sqlx::query(held).bind(&id).execute(&service.db).await.unwrap();
+    // It tests the same version anew, in an experiment of its own.
     service.post(&format!("/v1/runs/{id}/retry"), Value::Null).await.expect(202);
+    let let_go = "UPDATE jobs SET state = CASE WHEN woken THEN 'ready' ELSE 'done' END, run_at = now(), woken = false,
+                         finished_at = CASE WHEN woken THEN NULL ELSE now() END, lease_token = NULL, lease_expires_at = NULL
+                   WHERE kind = 'run' AND subject = $1 AND state = 'leased'";
+    assert_eq!(sqlx::query(let_go).bind(&id).execute(&service.db).await.unwrap().rows_affected(), 1);
     let again = |test: &Value| test["status"] == "running" && test.get("experiment_id").is_some();
     let again = service.wait_for(&id, "in test again", again).await;
     assert_ne!(again["experiment_id"], run["experiment_id"]);
