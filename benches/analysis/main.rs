@@ -24,14 +24,7 @@ const LOOKS: usize = 51;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("analysis: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    experiment::run("analysis", bench())
 }
 
 async fn bench() -> Result<()> {

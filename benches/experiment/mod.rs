@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::ExitCode;
 
 use sqlx::PgPool;
 use tempfile::TempDir;
@@ -18,6 +19,18 @@ use crate::Result;
 
 /// The clusters that outcomes belong to.
 pub(crate) const PERSONAS: u32 = 200;
+
+/// Runs a bench to its end; what went wrong is told under its name.
+pub(crate) fn run(name: &str, bench: impl Future<Output = Result<()>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// An experiment on the pipeline `hook` whose candidate, version 1.0.0, has a tenth of the traffic (revision 2).
 pub(crate) struct Running {

@@ -27,14 +27,7 @@ const ROLLBACKS: usize = 200;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rollback: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    experiment::run("rollback", bench())
 }
 
 async fn bench() -> Result<()> {

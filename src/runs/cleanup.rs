@@ -31,10 +31,8 @@ const REPORTS: TimeDelta = TimeDelta::days(1);
 /// Asks for it, in the transaction in which the run ends, or in which it becomes possible that a job turns up late.
 pub(super) async fn enqueue(conn: &mut PgConnection, run: &Run) -> sqlx::Result<()> {
     if run.training_id.is_some() {
-        let subject = run.id.to_string();
-        jobs::enqueue(conn, KIND, &subject, &Value::Null, Duration::ZERO).await?;
         // One that is at work now has not seen what has changed.
-        jobs::wake(conn, KIND, &subject).await?;
+        jobs::wake(conn, KIND, &run.id.to_string()).await?;
     }
     Ok(())
 }

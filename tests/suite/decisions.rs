@@ -199,14 +199,7 @@ async fn a_cancel_that_is_accepted_before_the_promotion_prevents_it() {
 
 #[tokio::test]
 async fn harm_in_the_watch_rolls_the_promoted_version_back_by_itself() {
-    let (service, id) = in_test(|config| {
-        config["watch"] =
-            json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": 5000});
-    })
-    .await;
-    service.traffic("hook", 0..80, BETTER).await;
-    service.reach_horizon(&id).await;
-    service.wait_for_watch(&id).await;
+    let (service, id) = in_watch(5000).await;
     assert_eq!(service.weights("hook").await, [("1.0.0".to_owned(), 5000), ("0.0.0".to_owned(), 5000)]);
     let cancel = format!("/v1/runs/{id}/cancel");
     service.post(&cancel, Value::Null).await.problem(409, "run-promoted");
@@ -234,16 +227,22 @@ async fn harm_in_the_watch_rolls_the_promoted_version_back_by_itself() {
     service.end().await;
 }
 
-/// A service with a promoted run whose watch has no hold-back.
-async fn watched_alone() -> (TestService, String) {
+/// A service with a promoted run in its watch, beside a hold-back of this weight.
+async fn in_watch(hold_back: i64) -> (TestService, String) {
     let (service, id) = in_test(|config| {
         config["watch"] =
-            json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": 0});
+            json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": hold_back});
     })
     .await;
     service.traffic("hook", 0..80, BETTER).await;
     service.reach_horizon(&id).await;
     service.wait_for_watch(&id).await;
+    (service, id)
+}
+
+/// The same without a hold-back.
+async fn watched_alone() -> (TestService, String) {
+    let (service, id) = in_watch(0).await;
     assert_eq!(service.weights("hook").await, [("1.0.0".to_owned(), 10_000)]);
     (service, id)
 }
@@ -279,14 +278,7 @@ async fn without_a_hold_back_harm_is_found_against_the_baseline_of_the_test() {
 
 #[tokio::test]
 async fn harm_is_found_as_well_after_a_person_took_the_hold_back_away() {
-    let (service, id) = in_test(|config| {
-        config["watch"] =
-            json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": 5000});
-    })
-    .await;
-    service.traffic("hook", 0..80, BETTER).await;
-    service.reach_horizon(&id).await;
-    service.wait_for_watch(&id).await;
+    let (service, id) = in_watch(5000).await;
     let path = "/v1/pipelines/hook/traffic";
     let etag = format!("\"{}\"", service.read(path).await["revision"]);
     let body = json!({"weights": {"1.0.0": 10_000, "0.0.0": 0}, "reason": "all of it"});
