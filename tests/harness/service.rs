@@ -230,6 +230,20 @@ impl TestService {
         self.wake(run).await;
     }
 
+    /// Moves every change of traffic a thousand seconds back, so that a step of that length is over when the test says so
+    /// and not while it still sends outcomes.
+    pub(crate) async fn let_a_step_pass(&self) {
+        let moved = "SET session_replication_role = replica;
+                     UPDATE traffic_revisions SET created_at = created_at - interval '1000 seconds';
+                     RESET session_replication_role";
+        sqlx::raw_sql(moved).execute(&self.db).await.expect("moves the changes");
+    }
+
+    /// Time for a run to look several times, at the interval of [`config`].
+    pub(crate) async fn some_looks(&self) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
     /// Has the run look at its test now.
     pub(crate) async fn wake(&self, run: &str) {
         let mut tx = self.db.begin().await.expect("begins");

@@ -10,12 +10,12 @@ use crate::harness::service::TestService;
 const TRAFFIC: &str = "/v1/pipelines/hook/traffic";
 const SWITCH: &str = "/v1/pipelines/hook/kill-switch";
 
-/// A service with a run of `hook` in test, whose candidate gets 10, 25 and 50 % for so many seconds each.
-async fn ramped(step_seconds: f64) -> (TestService, String) {
+/// A service with a run of `hook` in test, whose candidate gets 10, 25 and 50 %: see [`TestService::let_a_step_pass`].
+async fn ramped() -> (TestService, String) {
     let service = TestService::start().await;
     service
         .pipeline("hook", |config| {
-            let ramp = json!({"weights": [1000, 2500, 5000], "step_seconds": step_seconds});
+            let ramp = json!({"weights": [1000, 2500, 5000], "step_seconds": 1000.0});
             config["experiment"]["ramp"] = ramp;
         })
         .await;
@@ -66,21 +66,23 @@ async fn candidates(service: &TestService, units: u32) -> HashSet<u32> {
 
 #[tokio::test]
 async fn the_share_rises_after_looks_without_harm_and_no_unit_leaves_the_candidate() {
-    let (service, run) = ramped(4.0).await;
+    let (service, run) = ramped().await;
     let before = candidates(&service, 80).await;
     // Enough of both arms to judge, at the first step.
-    service.traffic("hook", 0..200, BETTER).await;
+    service.traffic("hook", 0..400, BETTER).await;
+    service.let_a_step_pass().await;
     let reason = risen_to(&service, 2500).await;
     assert!(
         reason.starts_with("the candidate's share rises to 25 %. No harm was found: No harm shown"),
         "{reason}"
     );
+    service.let_a_step_pass().await;
     risen_to(&service, 5000).await;
     let after = candidates(&service, 80).await;
     assert!(before.len() < after.len() && before.is_subset(&after), "{before:?} {after:?}");
 
     // The epochs are judged together.
-    service.traffic("hook", 0..200, BETTER).await;
+    service.traffic("hook", 0..400, BETTER).await;
     let kinds: Vec<_> =
         revisions(&service).await.into_iter().map(|(kind, weight, _)| (kind, weight)).collect();
     let expected = [("test_started", 1000), ("ramp", 2500), ("ramp", 5000)];
@@ -90,17 +92,19 @@ async fn the_share_rises_after_looks_without_harm_and_no_unit_leaves_the_candida
     assert_eq!(run["decision"]["verdict"], "promote");
     let counts = &run["decision"]["estimate"]["counts"];
     let outcomes = |arm: &str| counts[arm]["outcomes"].as_u64().unwrap();
-    assert_eq!(outcomes("baseline") + outcomes("candidate"), 800, "{counts}");
+    assert_eq!(outcomes("baseline") + outcomes("candidate"), 1600, "{counts}");
     service.end().await;
 }
 
 #[tokio::test]
 async fn where_harm_cannot_be_judged_the_share_rises_when_its_time_is_over_and_says_why() {
-    let (service, run) = ramped(0.3).await;
+    let (service, run) = ramped().await;
+    service.let_a_step_pass().await;
     let reason = risen_to(&service, 2500).await;
     let expected =
         "the candidate's share rises to 25 %. Its time is over and harm cannot be judged: Harm to engagement";
     assert!(reason.starts_with(expected), "{reason}");
+    service.let_a_step_pass().await;
     risen_to(&service, 5000).await;
     let events = service.read(&format!("/v1/runs/{run}/events?limit=200")).await;
     let told = events["items"].as_array().unwrap().iter();
@@ -111,7 +115,7 @@ async fn where_harm_cannot_be_judged_the_share_rises_when_its_time_is_over_and_s
 
 #[tokio::test]
 async fn a_candidate_that_does_harm_gets_no_more() {
-    let (service, run) = ramped(1000.0).await;
+    let (service, run) = ramped().await;
     service.traffic("hook", 0..300, WORSE).await;
     let run = service.wait_until(&run, "rejected").await;
     assert_eq!(run["decision"]["verdict"], "stop_for_harm");
@@ -122,18 +126,21 @@ async fn a_candidate_that_does_harm_gets_no_more() {
 
 #[tokio::test]
 async fn under_the_kill_switch_the_ramp_waits_and_then_goes_on_from_where_it_stood() {
-    let (service, run) = ramped(1.5).await;
+    let (service, run) = ramped().await;
     let switch = |enabled: bool| json!({"enabled": enabled, "reason": "an incident"});
     let etag = service.get(TRAFFIC).await.header("etag").to_owned();
     service.put(SWITCH, &[("if-match", &etag)], switch(true)).await.expect(200);
     let waits = |run: &Value| run["reason"].as_str().unwrap_or_default().ends_with("and the ramp waits.");
     service.wait_for(&run, "waiting for the switch", waits).await;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    service.let_a_step_pass().await;
+    service.some_looks().await;
     let kinds = async || revisions(&service).await.into_iter().map(|(kind, ..)| kind).collect::<Vec<_>>();
     assert_eq!(kinds().await, ["test_started", "kill_switch_on"]);
     let etag = service.get(TRAFFIC).await.header("etag").to_owned();
     service.put(SWITCH, &[("if-match", &etag)], switch(false)).await.expect(200);
+    service.some_looks().await;
     assert_eq!(service.weights("hook").await[0], ("1.0.0".to_owned(), 1000), "its time begins anew");
+    service.let_a_step_pass().await;
     risen_to(&service, 2500).await;
     assert_eq!(kinds().await[2..4], ["kill_switch_off", "ramp"]);
     service.end().await;
@@ -141,14 +148,15 @@ async fn under_the_kill_switch_the_ramp_waits_and_then_goes_on_from_where_it_sto
 
 #[tokio::test]
 async fn a_split_that_a_person_has_set_is_left_alone() {
-    let (service, run) = ramped(1.0).await;
+    let (service, run) = ramped().await;
     let etag = service.get(TRAFFIC).await.header("etag").to_owned();
     let split = json!({"weights": {"1.0.0": 300, "0.0.0": 9700}, "reason": "slower start"});
     service.put(TRAFFIC, &[("if-match", &etag)], split).await.expect(200);
     let leaves =
         |run: &Value| run["reason"].as_str().unwrap_or_default().ends_with("and the ramp leaves it.");
     service.wait_for(&run, "leaving the split", leaves).await;
-    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    service.let_a_step_pass().await;
+    service.some_looks().await;
     assert_eq!(service.weights("hook").await[0], ("1.0.0".to_owned(), 300));
     service.end().await;
 }

@@ -11,12 +11,12 @@ use crate::harness::service::TestService;
 const TRAFFIC: &str = "/v1/pipelines/hook/traffic";
 
 /// A service with a run whose candidate had half of the traffic in its test, won, and has 60 % now; then it gets 80 %, and
-/// all but the hold-back.
-async fn promoted(step_seconds: f64, hold_back: i32) -> (TestService, String) {
+/// all but the hold-back: see [`TestService::let_a_step_pass`].
+async fn promoted(hold_back: i32) -> (TestService, String) {
     let service = TestService::start().await;
     service
         .pipeline("hook", |config| {
-            let ramp = json!({"weights": [6000, 8000], "step_seconds": step_seconds});
+            let ramp = json!({"weights": [6000, 8000], "step_seconds": 1000.0});
             config["deployment"] = json!({"strategy": {"ramp": ramp}});
             config["watch"] =
                 json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": hold_back});
@@ -69,14 +69,16 @@ async fn on_candidate(service: &TestService) -> HashSet<u32> {
 
 #[tokio::test]
 async fn the_share_rises_to_all_but_the_hold_back_and_no_unit_moves_back() {
-    let (service, run) = promoted(6.0, 1000).await;
+    let (service, run) = promoted(1000).await;
     assert_eq!(service.weights("hook").await, [("1.0.0".to_owned(), 6000), ("0.0.0".to_owned(), 4000)]);
     let first = service.read(TRAFFIC).await;
     let before = on_candidate(&service).await;
     service.traffic("hook", 100..300, BETTER).await;
+    service.let_a_step_pass().await;
     until(&service, "at 80 %", |found| found.contains(&("rollout".to_owned(), 8000))).await;
     let reason = service.read(TRAFFIC).await["reason"].as_str().unwrap().to_owned();
     assert!(reason.starts_with("the promoted version's share rises to"), "{reason}");
+    service.let_a_step_pass().await;
     until(&service, "at its end", |found| found.contains(&("rollout".to_owned(), 9000))).await;
     assert_eq!(revisions(&service).await, owned([("promotion", 6000), ("rollout", 8000), ("rollout", 9000)]));
     let after = on_candidate(&service).await;
@@ -99,7 +101,7 @@ async fn the_share_rises_to_all_but_the_hold_back_and_no_unit_moves_back() {
 
 #[tokio::test]
 async fn harm_at_a_step_takes_the_model_back() {
-    let (service, run) = promoted(1000.0, 1000).await;
+    let (service, run) = promoted(1000).await;
     service.traffic("hook", 100..500, WORSE).await;
     let run = service.wait_until(&run, "rolled_back").await;
     assert_eq!(run["reason_code"], "harm");
@@ -110,8 +112,11 @@ async fn harm_at_a_step_takes_the_model_back() {
 
 #[tokio::test]
 async fn without_a_hold_back_the_last_step_is_everything_and_the_watch_compares_with_before() {
-    let (service, run) = promoted(0.5, 0).await;
-    until(&service, "at its end", |found| found.contains(&("rollout".to_owned(), 10_000))).await;
+    let (service, run) = promoted(0).await;
+    for share in [8000, 10_000] {
+        service.let_a_step_pass().await;
+        until(&service, "at its next step", |found| found.contains(&("rollout".to_owned(), share))).await;
+    }
     let statuses = [("1.0.0", "live"), ("0.0.0", "retired")];
     assert_eq!(service.versions("hook").await, statuses.map(|(v, s)| (v.to_owned(), s.to_owned())));
     let weaker = |run: &Value| run["reason"].as_str().unwrap_or_default().contains("is weaker evidence");
@@ -123,7 +128,7 @@ async fn without_a_hold_back_the_last_step_is_everything_and_the_watch_compares_
 
 #[tokio::test]
 async fn it_waits_under_the_kill_switch_and_leaves_a_split_that_a_person_has_set() {
-    let (service, run) = promoted(2.0, 1000).await;
+    let (service, run) = promoted(1000).await;
     let switch = async |enabled: bool| {
         let body = json!({"enabled": enabled, "reason": "an incident"});
         service.put("/v1/pipelines/hook/kill-switch", &[], body).await.expect(200)
@@ -133,21 +138,24 @@ async fn it_waits_under_the_kill_switch_and_leaves_a_split_that_a_person_has_set
     let ends =
         |end: &'static str| move |run: &Value| run["reason"].as_str().unwrap_or_default().ends_with(end);
     service.wait_for(&run, "waiting for the switch", ends("and the rollout waits.")).await;
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    service.let_a_step_pass().await;
+    service.some_looks().await;
     switch(false).await;
+    service.some_looks().await;
     assert_eq!(service.weights("hook").await[0], ("1.0.0".to_owned(), 6000), "its time begins anew");
     let etag = service.get(TRAFFIC).await.header("etag").to_owned();
     let split = json!({"weights": {"1.0.0": 7000, "0.0.0": 3000}, "reason": "slower"});
     service.put(TRAFFIC, &[("if-match", &etag)], split).await.expect(200);
     service.wait_for(&run, "leaving the split", ends("and the rollout leaves it.")).await;
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    service.let_a_step_pass().await;
+    service.some_looks().await;
     assert_eq!(service.weights("hook").await[0], ("1.0.0".to_owned(), 7000));
     service.end().await;
 }
 
 #[tokio::test]
 async fn the_next_runs_test_waits_for_its_end() {
-    let (service, older) = promoted(1000.0, 1000).await;
+    let (service, older) = promoted(1000).await;
     let newer = service.trigger("hook").await;
     let waits = |run: &Value| run["reason_code"] == "proving_place_taken";
     service.wait_for(&newer, "waiting for its place", waits).await;

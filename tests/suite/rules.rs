@@ -1,5 +1,7 @@
 //! What the rules of a pipeline ask for besides a significant effect, through the service.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use crate::harness::outcomes::BETTER;
@@ -84,12 +86,16 @@ async fn a_superior_candidate_is_promoted_at_an_early_look_that_spends_its_part_
 async fn an_inconclusive_test_is_extended_once_and_then_waits_for_a_person() {
     let (service, run, id) =
         in_test(json!({"extension": {"hours": 5.0, "reserve": 0.2}, "minimum_effect": 0.05})).await;
-    // The same mean, and noise that leaves an improvement of 5 % possible.
+    // Both arms see the same rates, so that whom chance puts where decides nothing, and so far apart that an
+    // improvement of 5 % stays possible.
+    let mut seen = HashMap::<String, usize>::new();
     let mut outcomes = Vec::new();
     for unit in 0..60_u32 {
         let name = format!("persona-{unit}");
         let assigned = service.assignment("hook", &name).await;
-        let rate = 0.02 + 0.08 * f64::from(unit * 37 % 60) / 60.0;
+        let nth = seen.entry(assigned["version"].as_str().unwrap().to_owned()).or_default();
+        let rate = [0.02, 0.1, 0.06][*nth % 3];
+        *nth += 1;
         outcomes.push(service.outcome("hook", &name, &name, &assigned, rate));
     }
     service.record(outcomes).await;
