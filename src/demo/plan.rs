@@ -70,9 +70,10 @@ impl Candidate {
     }
 }
 
-/// The rules of the test: the defaults, but for the hours it must have run.
+/// The rules of the test: the defaults, but for the hours it must have run, and for the level of the sample-ratio check, by
+/// which chance would end one demo in a thousand.
 pub(super) fn rules() -> Rules {
-    Rules { minimum_hours: 0.0, ..Rules::default() }
+    Rules { minimum_hours: 0.0, sample_ratio_alpha: 1e-6, ..Rules::default() }
 }
 
 /// The configuration of the pipeline; threshold and minimum are the product's.

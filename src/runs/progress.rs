@@ -1,12 +1,14 @@
 //! What a provider reported about a training: reports, the loss curve and the models it kept along the way.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::trainers::{Checkpoint, TrainingEvent};
+use crate::trainers::{Checkpoint, TrainingEvent, TrainingMetrics};
 
 /// A report of the provider.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -95,23 +97,7 @@ pub(super) async fn keep_events(
     )
     .execute(&mut *conn)
     .await?;
-    for metrics in events.iter().filter_map(|event| event.metrics) {
-        sqlx::query!(
-            "INSERT INTO training_metrics AS known (training_id, step, train_loss, valid_loss, full_valid_loss)
-             VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (training_id, step) DO UPDATE
-                SET train_loss = coalesce(excluded.train_loss, known.train_loss),
-                    valid_loss = coalesce(excluded.valid_loss, known.valid_loss),
-                    full_valid_loss = coalesce(excluded.full_valid_loss, known.full_valid_loss)",
-            training,
-            metrics.step,
-            metrics.train_loss,
-            metrics.valid_loss,
-            metrics.full_valid_loss,
-        )
-        .execute(&mut *conn)
-        .await?;
-    }
+    keep_curve(&mut *conn, training, &curve(events)).await?;
     sqlx::query!(
         "UPDATE trainings SET
             final_loss = (SELECT train_loss FROM training_metrics
@@ -123,6 +109,40 @@ pub(super) async fn keep_events(
                   WHERE training_id = $1 AND valid_loss IS NOT NULL ORDER BY step DESC LIMIT 1))
           WHERE id = $1",
         training,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The points of the curve in reports, one a step: of two reports of one step, the later one's losses win.
+fn curve(events: &[TrainingEvent]) -> Vec<TrainingMetrics> {
+    let mut points = BTreeMap::<i64, TrainingMetrics>::new();
+    for told in events.iter().filter_map(|event| event.metrics) {
+        let point = points.entry(told.step).or_insert(told);
+        point.train_loss = told.train_loss.or(point.train_loss);
+        point.valid_loss = told.valid_loss.or(point.valid_loss);
+        point.full_valid_loss = told.full_valid_loss.or(point.full_valid_loss);
+    }
+    points.into_values().collect()
+}
+
+/// Keeps points of the curve, each step at most once among them; losses that are not told stay as they are known.
+async fn keep_curve(conn: &mut PgConnection, training: Uuid, points: &[TrainingMetrics]) -> sqlx::Result<()> {
+    let steps: Vec<_> = points.iter().map(|point| point.step).collect();
+    let losses = |loss: fn(&TrainingMetrics) -> Option<f64>| -> Vec<_> { points.iter().map(loss).collect() };
+    sqlx::query!(
+        "INSERT INTO training_metrics AS known (training_id, step, train_loss, valid_loss, full_valid_loss)
+         SELECT $1, * FROM unnest($2::bigint[], $3::float8[], $4::float8[], $5::float8[])
+         ON CONFLICT (training_id, step) DO UPDATE
+            SET train_loss = coalesce(excluded.train_loss, known.train_loss),
+                valid_loss = coalesce(excluded.valid_loss, known.valid_loss),
+                full_valid_loss = coalesce(excluded.full_valid_loss, known.full_valid_loss)",
+        training,
+        &steps,
+        &losses(|point| point.train_loss) as &[Option<f64>],
+        &losses(|point| point.valid_loss) as &[Option<f64>],
+        &losses(|point| point.full_valid_loss) as &[Option<f64>],
     )
     .execute(conn)
     .await?;
@@ -211,4 +231,34 @@ pub async fn checkpoints_of(db: impl PgExecutor<'_>, training: Uuid) -> sqlx::Re
         created_at: row.created_at,
     });
     Ok(checkpoints.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(step: i64, train_loss: Option<f64>, valid_loss: Option<f64>) -> TrainingEvent {
+        TrainingEvent {
+            id: String::new(),
+            created_at: DateTime::UNIX_EPOCH,
+            level: "info".to_owned(),
+            kind: "metrics".to_owned(),
+            message: String::new(),
+            metrics: Some(TrainingMetrics { step, train_loss, valid_loss, full_valid_loss: None }),
+        }
+    }
+
+    #[test]
+    fn of_two_reports_of_a_step_the_later_ones_losses_win_where_it_has_some() {
+        let message = TrainingEvent { metrics: None, ..report(0, None, None) };
+        let reports = [
+            report(2, Some(0.5), Some(0.6)),
+            message,
+            report(1, Some(0.9), None),
+            report(2, Some(0.4), None),
+        ];
+        let points: Vec<_> =
+            curve(&reports).iter().map(|at| (at.step, at.train_loss, at.valid_loss)).collect();
+        assert_eq!(points, [(1, Some(0.9), None), (2, Some(0.4), Some(0.6))]);
+    }
 }
