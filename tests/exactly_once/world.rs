@@ -21,6 +21,8 @@ use crate::process::Worker;
 const PATIENCE: Duration = Duration::from_mins(10);
 /// Worker processes at once.
 const WORKERS: usize = 3;
+/// The most workers that are killed: where they start more slowly than they are killed, the runs end after the last kill.
+const KILLS: u32 = 40;
 
 pub(crate) struct World {
     database: TestDatabase,
@@ -124,6 +126,7 @@ impl World {
         let start = Instant::now();
         let mut wanted = vec![each; self.pipelines];
         let mut next_kill = Instant::now() + Duration::from_secs(3);
+        let mut kills = 0;
         loop {
             for (number, left) in wanted.iter_mut().enumerate().filter(|(_, left)| **left > 0) {
                 if self.trigger(number).await {
@@ -133,10 +136,11 @@ impl World {
             if wanted.iter().all(|left| *left == 0) && self.number(LEFT).await == 0 {
                 break;
             }
-            if let Some(moments) = moments.filter(|_| Instant::now() > next_kill) {
+            if let Some(moments) = moments.filter(|_| kills < KILLS && Instant::now() > next_kill) {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "one of few")]
                 let victim = (moments.fraction() * WORKERS as f64) as usize;
                 std::mem::replace(&mut workers[victim], self.worker()).kill();
+                kills += 1;
                 next_kill = Instant::now() + Duration::from_secs(3).mul_f64(0.3 + moments.fraction());
             }
             let log = || workers.iter().map(Worker::log).collect::<Vec<_>>().join("\n");
