@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_mins(10);
 const WORKERS: usize = 3;
 /// The most workers that are killed: where they start more slowly than they are killed, the runs end after the last kill.
 const KILLS: u32 = 40;
+/// The longest wait between two attempts: a run that meets ten faults one after the other would take ten minutes by itself.
+const WAIT: &str = "interval '5 seconds'";
 
 pub(crate) struct World {
     database: TestDatabase,
@@ -136,6 +138,7 @@ impl World {
             if wanted.iter().all(|left| *left == 0) && self.number(LEFT).await == 0 {
                 break;
             }
+            self.shorten_waits().await;
             if let Some(moments) = moments.filter(|_| kills < KILLS && Instant::now() > next_kill) {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "one of few")]
                 let victim = (moments.fraction() * WORKERS as f64) as usize;
@@ -151,6 +154,13 @@ impl World {
             worker.stop().await;
         }
         each * self.pipelines
+    }
+
+    async fn shorten_waits(&self) {
+        let statement = format!(
+            "UPDATE jobs SET run_at = now() + {WAIT} WHERE state = 'ready' AND run_at > now() + {WAIT}"
+        );
+        sqlx::query(AssertSqlSafe(statement)).execute(&self.database.pool).await.unwrap();
     }
 
     /// Whether a run could be started.
