@@ -13,6 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
+use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
@@ -68,7 +69,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let query = parts.uri.query().unwrap_or_default();
+        if let Some(field) = not_utf8(query) {
+            return Err(Problem::invalid([FieldError::new(Place::Query, field, "must be valid UTF-8")]));
+        }
+        let pairs = form_urlencoded::parse(query.as_bytes());
         serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs)).map(Self).map_err(
             |error| {
                 let message = error.inner().to_string();
@@ -79,6 +84,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             },
         )
     }
+}
+
+/// The first parameter of a query that is not UTF-8, which would be read with replacement characters.
+fn not_utf8(query: &str) -> Option<&str> {
+    let bad = |pair: &&str| percent_decode_str(pair).decode_utf8().is_err();
+    query.split('&').find(bad).map(|pair| pair.split('=').next().unwrap_or_default())
 }
 
 /// A time in a query, for `deserialize_with`: chrono does not say what it takes.
@@ -136,9 +147,18 @@ fn body_problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Proble
     if error.inner().classify() != Category::Data {
         return malformed_json(error.inner());
     }
-    let message = error.inner().to_string();
+    let message = data_fault(error.inner());
+    Problem::invalid([FieldError::body(pointer(error.path(), &message), message)])
+}
+
+/// What is wrong with a value in JSON, without its place in the text and in words that callers of an HTTP API know.
+pub(super) fn data_fault(error: &serde_json::Error) -> String {
+    let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
-    Problem::invalid([FieldError::body(pointer(error.path(), message), message)])
+    match message.rsplit_once(", expected ") {
+        Some((found, wanted)) => format!("{found}, expected {}", type_in_words(wanted)),
+        None => message.to_owned(),
+    }
 }
 
 /// 400: the body is not JSON.
@@ -198,6 +218,7 @@ fn type_in_words(rust: &str) -> &str {
         "f32" | "f64" => "number",
         "i8" | "i16" | "i32" | "i64" | "i128" | "isize" => "whole number",
         "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "whole number of 0 or more",
+        object if object.starts_with("struct ") => "object",
         other => other,
     }
 }
@@ -213,6 +234,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::models::Version;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -260,7 +282,7 @@ mod tests {
     fn a_value_of_the_wrong_type_is_named_by_its_pointer() {
         let (field, message) = fault(r#"{"inner":{"count":1},"list":[{"count":1},{"count":"x"}]}"#);
         assert_eq!(field, "/list/1/count");
-        assert_eq!(message, "invalid type: string \"x\", expected u32");
+        assert_eq!(message, "invalid type: string \"x\", expected whole number of 0 or more");
         assert_eq!(fault("[]").0, "");
         assert_eq!(fault(r#"{"inner":null}"#).0, "/inner");
     }
@@ -310,6 +332,7 @@ mod tests {
             .route("/runs/{id}", get(async |_: Path<Uuid>| ()))
             .route("/pages/{page}", get(async |_: Path<u32>| ()))
             .route("/a/{first}/b/{second}", get(async |_: Path<(String, u64)>| ()))
+            .route("/models/{pipeline}/{version}", get(async |_: Path<(String, Version)>| ()))
             .route("/list", get(async |Query(filter): Query<Filter>| Json(filter.limit)))
             .route("/body", post(async |_: Json<Outer>| ()));
         let request = Request::get(uri).body(Body::empty()).unwrap();
@@ -328,6 +351,9 @@ mod tests {
         assert_eq!(errors("/a/x/b/y").await, json!(["path", "second"]));
         assert_eq!(errors("/a/%ff/b/1").await, json!(["path", "first"]));
         assert_eq!(errors("/list?limit=x").await, json!(["query", "limit"]));
+        assert_eq!(errors("/list?a=%C3%A9&limit=%C3").await, json!(["query", "limit"]));
+        assert_eq!(errors("/list?%ff=1").await, json!(["query", "%ff"]));
+        assert_eq!(errors("/models/hook/abc").await, json!(["path", "version"]));
         assert_eq!(errors("/list?lim=1").await, json!(["query", "lim"]));
         assert_eq!(errors("/list?limit=1&limit=2").await, json!(["query", "limit"]));
     }

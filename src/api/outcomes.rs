@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::ApiState;
 use super::auth::Principal;
-use super::extract::{Json, Path, Query, malformed_json, media_type, require_json};
+use super::extract::{Json, Path, Query, data_fault, malformed_json, media_type, require_json};
 use super::idempotency::{self, Begin, RawIdempotent, RequestKey};
 use super::problem::{FieldError, Problem};
 use super::reply::Reply;
@@ -113,17 +113,23 @@ fn read_lines(body: &[u8]) -> Vec<Result<Outcome, String>> {
 }
 
 fn read_outcome(item: &[u8]) -> Result<Outcome, String> {
+    // An array would be read by position.
+    if !item.trim_ascii_start().starts_with(b"{") {
+        return Err("is not an outcome: it must be a JSON object with the fields of one".into());
+    }
     serde_json::from_slice(item).map_err(|error| not_an_outcome(item, &error))
 }
 
 /// What is wrong with an item, with the field at fault. It is read a second time for that, because keeping the path costs every
 /// good item time.
 fn not_an_outcome(item: &[u8], error: &serde_json::Error) -> String {
+    if error.classify() != Category::Data {
+        return format!("is not an outcome: it cannot be read as JSON: {error}");
+    }
     let read =
         serde_path_to_error::deserialize::<_, Outcome>(&mut serde_json::Deserializer::from_slice(item));
     let path = read.err().map(|error| error.path().to_string()).filter(|path| path != ".");
-    let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or_default();
+    let message = data_fault(error);
     match path {
         Some(path) => format!("is not an outcome: {path}: {message}"),
         None => format!("is not an outcome: {message}"),

@@ -42,6 +42,7 @@ struct PlanRequest {
     #[schema(minimum = 1, maximum = 9999)]
     candidate_weight: Option<u32>,
     /// The metric's mean.
+    #[schema(exclusive_minimum = 0)]
     mean: Option<f64>,
     /// The standard deviation of one outcome.
     #[schema(exclusive_minimum = 0)]
@@ -169,7 +170,7 @@ impl PlanRequest {
                 "1 to 9999 basis points",
                 self.candidate_weight.is_none_or(|weight| (1..10_000).contains(&weight)),
             ),
-            ("mean", "a number other than 0", number(self.mean) != 0.0 && number(self.mean).is_finite()),
+            ("mean", "above 0", number(self.mean) > 0.0 && number(self.mean).is_finite()),
             ("deviation", "above 0", deviation > 0.0 && deviation.is_finite()),
             ("intra_cluster", "0 to 1", (0.0..=1.0).contains(&number(self.intra_cluster))),
             ("clusters", "1 or more", self.clusters.is_none_or(|clusters| clusters >= 1)),

@@ -235,6 +235,10 @@ async fn list_publication_history(
     super::pipelines::find(&state, &name).await?;
     let below = query.cursor.map(|Cursor(id)| id);
     let entries = publication::history(&state.db, &name, &target, below, query.limit.rows()).await?;
+    // A place that was removed from the configuration keeps its history.
+    if entries.is_empty() && publication::state(&state.db, &name, &target).await?.is_none() {
+        return Err(Problem::not_found("publication target", &target));
+    }
     let views = entries.into_iter().map(HistoryView::from).collect();
     Ok(Json(Page::new(views, query.limit, |view| view.id)?))
 }

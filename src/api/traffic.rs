@@ -1,10 +1,13 @@
 //! Who serves how much: the split in force, its history, and the way back.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use axum::extract::State;
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -146,10 +149,35 @@ async fn get_traffic(State(state): State<ApiState>, Path(name): Path<String>) ->
 struct Split {
     /// Basis points by version; they sum to exactly 10,000 and include the live version.
     #[schema(value_type = BTreeMap<String, i32>, example = json!({"1.4.0": 9000, "1.3.0": 1000}))]
+    #[serde(deserialize_with = "without_repeats")]
     weights: BTreeMap<String, i32>,
     /// For the revision and the audit trail.
     #[schema(min_length = 1, max_length = 1000, example = "slower start after the incident")]
     reason: String,
+}
+
+/// A map as JSON, in which of two equal names the second would otherwise count.
+fn without_repeats<'de, D: Deserializer<'de>>(map: D) -> Result<BTreeMap<String, i32>, D::Error> {
+    struct Weights;
+    impl<'de> Visitor<'de> for Weights {
+        type Value = BTreeMap<String, i32>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("basis points by version")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut weights = BTreeMap::new();
+            while let Some((version, weight)) = entries.next_entry::<String, i32>()? {
+                if weights.contains_key(&version) {
+                    return Err(A::Error::custom(format_args!("duplicate field `{version}`")));
+                }
+                weights.insert(version, weight);
+            }
+            Ok(weights)
+        }
+    }
+    map.deserialize_map(Weights)
 }
 
 impl Split {
@@ -313,4 +341,28 @@ async fn roll_back(
     state.metrics.rolled_back(&name, "operator");
     tracing::warn!(pipeline = name, reason, "rolled back by an operator");
     Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderMap;
+    use axum::http::header::CONTENT_TYPE;
+
+    use super::super::extract::parse_body;
+    use super::*;
+
+    #[test]
+    fn a_version_with_two_weights_is_refused_by_its_name() {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, "application/json".parse().unwrap())]);
+        let read = |weights: &str| {
+            parse_body::<Split>(
+                &headers,
+                format!(r#"{{"weights": {weights}, "reason": "a try"}}"#).as_bytes(),
+            )
+        };
+        let split = read(r#"{"1.0.0": 1000, "0.0.0": 9000}"#).unwrap();
+        assert_eq!(split.weights, BTreeMap::from([("0.0.0".into(), 9000), ("1.0.0".into(), 1000)]));
+        let refused = read(r#"{"0.0.0": 9000, "1.0.0": 4000, "1.0.0": 1000}"#).unwrap_err();
+        assert_eq!(refused.details().errors[0].field, "/weights/1.0.0");
+    }
 }

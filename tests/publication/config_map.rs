@@ -31,6 +31,7 @@ async fn the_live_model_and_the_traffic_stand_in_the_config_map_and_every_revisi
     let revision = world.go_live("hook", "ft:better").await;
     world.published("hook", "cluster", revision).await;
     assert_eq!(world.kubernetes.data("models")["HOOK_MODEL"], "ft:better");
+    world.get("/v1/pipelines/hook/publications/nowhere/history").await.problem(404, "not-found");
     let history = world.read("/v1/pipelines/hook/publications/cluster/history").await;
     let revisions: Vec<_> =
         history["items"].as_array().unwrap().iter().map(|item| &item["revision"]).collect();

@@ -1,7 +1,8 @@
 //! One observation of a served version, and what of it is possible.
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::models::Version;
@@ -39,6 +40,7 @@ pub struct Outcome {
     #[serde(default)]
     pub persona: Option<String>,
     /// When it was served.
+    #[serde(deserialize_with = "time")]
     pub served_at: DateTime<Utc>,
     /// The traffic revision that the assignment named; found by `served_at` where absent.
     #[serde(default)]
@@ -171,6 +173,12 @@ impl Values {
             failed: self.failed.or(earlier.failed),
         }
     }
+}
+
+/// chrono does not say what it takes.
+fn time<'de, D: Deserializer<'de>>(text: D) -> Result<DateTime<Utc>, D::Error> {
+    DateTime::deserialize(text)
+        .map_err(|_| D::Error::custom("must be a time with its offset, such as 2026-11-26T12:00:00Z"))
 }
 
 fn text(name: &str, value: &str) -> Result<(), String> {

@@ -45,7 +45,7 @@ pub enum Plan {
         #[serde(skip_serializing_if = "Option::is_none")]
         smallest_effect: Option<f64>,
     },
-    /// Nothing varies, or a number makes no sense.
+    /// Nothing varies, a number makes no sense, or it would take more than 10^15 outcomes.
     Unknown,
 }
 
@@ -80,6 +80,10 @@ pub fn plan(input: &PlanInput) -> Plan {
     for _ in 0..50 {
         let Some(quantiles) = quantiles(input, freedom) else { break };
         let allowed = (design.effect / quantiles).powi(2) - design.floor;
+        if allowed <= 0.0 && design.floor == 0.0 {
+            // The effect is so small that its square is none.
+            return Plan::Unknown;
+        }
         if allowed <= 0.0 {
             let smallest = (design.floor.sqrt() * quantiles / input.variability.mean.abs()).abs();
             return Plan::Unreachable { smallest_effect: Some(smallest).filter(|effect| effect.is_finite()) };
@@ -91,21 +95,21 @@ pub fn plan(input: &PlanInput) -> Plan {
             break;
         }
     }
+    let total = outcomes / input.candidate_share;
+    if total > ENDLESS {
+        return Plan::Unknown;
+    }
     if !freedom.is_finite() || freedom < 1.0 || outcomes.is_nan() {
         return Plan::Unreachable { smallest_effect: None };
     }
-    if outcomes > ENDLESS {
-        return Plan::Unknown;
-    }
     let plain = quantiles(input, freedom).map(|sum| design.independent * (sum / design.effect).powi(2));
-    let total = outcomes / input.candidate_share;
     let days = (input.outcomes_per_day > 0.0).then(|| total / input.outcomes_per_day);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and ENDLESS")]
     let whole = |number: f64| number.ceil() as u64;
     Plan::Reachable(Needed {
         // A variance takes two outcomes in each arm.
         candidate_outcomes: whole(outcomes.max(2.0)),
-        outcomes: whole(total.clamp(4.0, ENDLESS)),
+        outcomes: whole(total.max(4.0)),
         design_effect: plain.map(|plain| outcomes / plain).filter(|ratio| ratio.is_finite()).unwrap_or(1.0),
         degrees_of_freedom: freedom,
         days: days.filter(|days| days.is_finite()),

@@ -138,3 +138,19 @@ proptest! {
         prop_assert!(!found.contains("null"), "{}", found);
     }
 }
+
+#[test]
+fn effects_too_small_to_plan_for_are_unknown_whatever_the_size() {
+    // With 10^15 outcomes in all at a tenth for the candidate the effect is about 2.2·10^-7.
+    for method in [Method::Welch, Method::ClusteredPerPost] {
+        for effect in [1e-7, 1e-8, 1e-20, 1e-160, 1e-300, f64::MIN_POSITIVE] {
+            let plan = plan(&PlanInput { effect, ..input(method) });
+            assert_eq!(plan, Plan::Unknown, "{method:?} {effect}");
+        }
+        let Plan::Reachable(needed) = plan(&PlanInput { effect: 1e-5, ..input(method) }) else {
+            panic!("no")
+        };
+        assert!(needed.outcomes < 1_000_000_000_000_000, "{needed:?}");
+        assert!((needed.candidate_outcomes as f64 * 10.0 / needed.outcomes as f64 - 1.0).abs() < 1e-9);
+    }
+}
