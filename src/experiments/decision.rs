@@ -41,7 +41,7 @@ use super::statistics::{Estimate, NoEstimate};
 
 /// The version of the engine. It rises with any change after which the same evidence and rules could give
 /// another figure or verdict.
-pub const ENGINE_VERSION: u32 = 2;
+pub const ENGINE_VERSION: u32 = 3;
 
 /// A verdict with every figure that led to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

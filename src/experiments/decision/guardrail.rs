@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::harm::{beyond_rounding, enough};
 use super::{Check, CheckCode, Evidence, Guardrail, Metric, Rules};
 use crate::experiments::statistics::{Estimate, Method, estimate};
 
@@ -16,7 +17,7 @@ pub enum GuardrailStatus {
     Worse,
     /// Neither is shown.
     NotShown,
-    /// An arm has no data, or data that does not vary and lies within the margin: nothing can be tested.
+    /// An arm has no data, or too little that does not vary at all: nothing can be tested.
     NoData,
 }
 
@@ -46,20 +47,30 @@ impl GuardrailResult {
             let level = 1.0 - 2.0 * rules.guardrail_alpha;
             estimate(&observed.cells, method, direction.multiplier(-margin), level).ok()
         });
-        let status = match &contrast {
-            None => GuardrailStatus::NoData,
-            Some(found) => match (found.p_better(direction), found.best_case(direction)) {
-                (Some(p), _) if p < rules.guardrail_alpha => GuardrailStatus::NonInferior,
-                (Some(_), Some(best)) if best < 0.0 => GuardrailStatus::Worse,
-                (None, _) if direction.better(found.difference) > 0.0 => GuardrailStatus::NoData,
-                _ => GuardrailStatus::NotShown,
-            },
-        };
+        let status = contrast.as_ref().map_or(GuardrailStatus::NoData, |found| status(found, metric, rules));
         Self { metric, margin, status, contrast }
     }
 
     pub(super) fn check(&self, rules: &Rules) -> Check {
         let p = self.contrast.as_ref().and_then(|found| found.p_better(self.metric.direction()));
-        Check::new(CheckCode::Guardrail, p, rules.guardrail_alpha, |p, level| p < level).of(self.metric)
+        let check = Check::new(CheckCode::Guardrail, p, rules.guardrail_alpha, |p, level| p < level);
+        let passed =
+            (self.status != GuardrailStatus::NoData).then_some(self.status == GuardrailStatus::NonInferior);
+        Check { passed, ..check }.of(self.metric)
+    }
+}
+
+fn status(found: &Estimate, metric: Metric, rules: &Rules) -> GuardrailStatus {
+    let direction = metric.direction();
+    match (found.p_better(direction), found.best_case(direction)) {
+        (Some(p), _) if p < rules.guardrail_alpha => GuardrailStatus::NonInferior,
+        (Some(_), Some(best)) if best < 0.0 => GuardrailStatus::Worse,
+        (Some(_), _) => GuardrailStatus::NotShown,
+        // Nothing varies: enough of that is as plain as it can be, in either direction.
+        (None, _) if !enough(found, rules) => GuardrailStatus::NoData,
+        (None, _) if direction.better(beyond_rounding(found.difference, found)) >= 0.0 => {
+            GuardrailStatus::NonInferior
+        }
+        (None, _) => GuardrailStatus::Worse,
     }
 }

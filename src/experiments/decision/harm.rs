@@ -160,14 +160,14 @@ pub fn look_for_harm(metric: Metric, observed: Option<&Observed>, rules: &Rules)
     }
 }
 
-/// The excess, or none where it is as small as what rounding leaves between equal means.
-fn beyond_rounding(excess: f64, found: &Estimate) -> f64 {
+/// A difference, or none where it is as small as what rounding leaves between equal means.
+pub(super) fn beyond_rounding(difference: f64, found: &Estimate) -> f64 {
     let largest = found.mean_candidate.abs().max(found.mean_baseline.abs());
-    if excess.abs() <= 1e-9 * largest { 0.0 } else { excess }
+    if difference.abs() <= 1e-9 * largest { 0.0 } else { difference }
 }
 
 /// Whether each arm has what a look may be judged by.
-fn enough(found: &Estimate, rules: &Rules) -> bool {
+pub(super) fn enough(found: &Estimate, rules: &Rules) -> bool {
     found.counts.both(|count| {
         count.outcomes >= rules.harm_minimum_outcomes && count.clusters >= rules.harm_minimum_clusters
     })

@@ -70,15 +70,33 @@ fn a_guardrail_without_data_blocks_only_where_asked_for() {
 }
 
 #[test]
-fn scores_that_do_not_vary_are_as_good_as_none_within_the_margin_and_not_shown_beyond_it() {
-    let constant = |candidate: f64| {
+fn scores_that_do_not_vary_are_judged_as_they_stand_where_there_are_enough() {
+    let constant = |n: u64, baseline: f64, candidate: f64| {
         let arm = |n: u64, mean: f64| (n, n as f64 * mean, n as f64 * mean * mean);
-        better().and(Metric::Quality, cells(arm(9000, 1.0), arm(1000, candidate)))
+        better().and(Metric::Quality, cells(arm(9000, baseline), arm(n, candidate)))
     };
-    assert_eq!(quality(&constant(1.0), &Rules::default()).status, GuardrailStatus::NoData);
-    assert_eq!(decided(&constant(1.0), &Rules::default()).0, Verdict::Promote);
-    assert_eq!(quality(&constant(0.5), &Rules::default()).status, GuardrailStatus::NotShown);
-    assert_eq!(decided(&constant(0.5), &Rules::default()).1, ReasonCode::GuardrailNotShown);
+    let guardrails = vec![Guardrail { metric: Metric::Quality, margin: 0.02 }];
+    let strict = Rules { guardrails, guardrails_need_data: true, ..Rules::default() };
+    for (baseline, candidate, status, verdict) in [
+        (1.0, 1.0, GuardrailStatus::NonInferior, Verdict::Promote),
+        (1.0, 0.99, GuardrailStatus::NonInferior, Verdict::Promote),
+        (0.3, 0.3, GuardrailStatus::NonInferior, Verdict::Promote),
+        (0.0, 0.0, GuardrailStatus::NonInferior, Verdict::Promote),
+        // At the margin of 2 %, but for rounding.
+        (0.7, 0.686, GuardrailStatus::NonInferior, Verdict::Promote),
+        (1.0, 0.97, GuardrailStatus::Worse, Verdict::Reject),
+        (1.0, 0.2, GuardrailStatus::Worse, Verdict::Reject),
+    ] {
+        let evidence = constant(1000, baseline, candidate);
+        assert_eq!(quality(&evidence, &strict).status, status, "{baseline} {candidate}");
+        assert_eq!(decided(&evidence, &strict).0, verdict, "{baseline} {candidate}");
+    }
+    // Two scores are no evidence of anything.
+    for candidate in [1.0, 0.2] {
+        let evidence = constant(2, 1.0, candidate);
+        assert_eq!(quality(&evidence, &strict).status, GuardrailStatus::NoData, "{candidate}");
+        assert_eq!(decided(&evidence, &strict), (Verdict::Inconclusive, ReasonCode::GuardrailUnknown));
+    }
 }
 
 #[test]
