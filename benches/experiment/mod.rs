@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tuneloop::audit::By;
 use tuneloop::clock::Clock;
 use tuneloop::embedded::{Cluster, Options};
-use tuneloop::experiments;
 use tuneloop::experiments::decision::Rules;
+use tuneloop::experiments::{self, NewExperiment};
 use tuneloop::traffic::{self, TestArms};
 use tuneloop::{database, pipelines};
 use uuid::Uuid;
@@ -86,9 +86,16 @@ async fn experiment(db: &PgPool) -> Result<Uuid> {
     .execute(&mut *tx)
     .await?;
     let arms = TestArms { experiment_id: experiment, baseline: live.live_version_id, candidate };
-    let week = 7.0 * 86_400.0;
-    experiments::insert(&mut tx, experiment, "hook", run, arms.baseline, candidate, &Rules::default(), week)
-        .await?;
+    let begun = NewExperiment {
+        id: experiment,
+        pipeline: "hook",
+        run_id: run,
+        baseline_id: arms.baseline,
+        candidate_id: candidate,
+        rules: &Rules::default(),
+        horizon_seconds: 7.0 * 86_400.0,
+    };
+    experiments::start(&mut tx, &begun, &By::system()).await?;
     traffic::start_test(&mut tx, "hook", arms, 1_000, &By::system()).await?;
     tx.commit().await?;
     Ok(experiment)

@@ -54,6 +54,7 @@ impl From<RequestError> for Problem {
             RequestError::Finished(_) => conflict("run-finished"),
             RequestError::Promoted => conflict("run-promoted"),
             RequestError::NotWaiting(_) => conflict("run-not-waiting"),
+            RequestError::ReasonNeeded => Self::invalid([FieldError::body("/reason", &error)]),
             RequestError::Requested(_) => conflict("run-requested"),
             RequestError::NotFailed(_) => conflict("run-not-failed"),
             RequestError::Overtaken => conflict("run-overtaken"),

@@ -201,7 +201,8 @@ async fn cancel_run(
 
 /// Let a run go on that waits for a person
 ///
-/// In preflight, its training may cost what was reported; after an inconclusive test, its model is promoted.
+/// In preflight, its training may cost what was reported. After an inconclusive test its model is promoted: that needs a
+/// `reason`, and the traffic's revision is marked as forced and names who approved it.
 #[utoipa::path(
     post, path = "/v1/runs/{id}/approve", tag = "runs",
     params(("id" = Uuid, Path), RequestKey, IfMatch), request_body = Option<Why>,

@@ -52,6 +52,9 @@ struct TrafficDiff {
     live: Option<TextChange>,
     /// Versions that serve more or less, newest first. Under the kill switch the live version serves everything.
     weights: Vec<WeightChange>,
+    /// Versions whose share that the kill switch withholds is larger or smaller, newest first. It comes back when the switch is off.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    withheld: Vec<WeightChange>,
     /// What units are hashed with: where it changed, units may have moved whatever the weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     salt: Option<TextChange>,
@@ -193,6 +196,7 @@ fn diff(from: &Revision, to: &Revision, changes: Vec<Revision>) -> TrafficDiff {
         to: to.revision,
         live: text(live(from), live(to)),
         weights: weight_changes(&from.shares, &to.shares),
+        withheld: weight_changes(&from.withheld, &to.withheld),
         salt: text(from.salt.clone(), to.salt.clone()),
         experiment_id: experiment,
         kill_switch,
@@ -258,22 +262,37 @@ mod tests {
             (nothing.live, nothing.salt, nothing.experiment_id, nothing.kill_switch),
             (None, None, None, None)
         );
-        assert_eq!(nothing.weights, []);
+        assert_eq!((nothing.weights, nothing.withheld), (vec![], vec![]));
 
         let experiment = Some(Uuid::from_u128(7));
         let to = Revision {
             salt: "other".into(),
             experiment_id: experiment,
             kill_switch: true,
+            withheld: vec![share("1.2.0", 4_000), share("1.1.0", 6_000)],
             ..revision(5, 3, vec![share("1.3.0", 9_500), share("1.2.0", 500)])
         };
         let changed = diff(&from, &to, vec![to.clone(), same]);
         let change = |version: &str, before, after| WeightChange { version: version.into(), before, after };
         assert_eq!(changed.weights, [change("1.3.0", 500, 9_500), change("1.1.0", 9_000, 0)]);
+        assert_eq!(changed.withheld, [change("1.2.0", 0, 4_000), change("1.1.0", 0, 6_000)]);
         assert_eq!(changed.live, Some(TextChange { before: "1.1.0".into(), after: "1.3.0".into() }));
         assert_eq!(changed.salt, Some(TextChange { before: "hook".into(), after: "other".into() }));
         assert_eq!(changed.experiment_id, Some(ExperimentChange { before: None, after: experiment }));
         assert_eq!(changed.kill_switch, Some(SwitchChange { before: false, after: true }));
         assert_eq!(changed.changes.iter().map(|change| change.revision).collect::<Vec<_>>(), [4, 5]);
+    }
+
+    #[test]
+    fn what_changed_under_the_kill_switch_is_told() {
+        let under = |number, newer| Revision {
+            kill_switch: true,
+            withheld: vec![share("1.2.0", newer), share("1.1.0", 10_000 - newer)],
+            ..revision(number, 1, vec![share("1.1.0", 10_000)])
+        };
+        let changed = diff(&under(3, 500), &under(4, 2_000), Vec::new());
+        let change = |version: &str, before, after| WeightChange { version: version.into(), before, after };
+        assert_eq!(changed.withheld, [change("1.2.0", 500, 2_000), change("1.1.0", 9_500, 8_000)]);
+        assert_eq!((changed.weights, changed.kill_switch), (vec![], None));
     }
 }

@@ -19,7 +19,7 @@ pub use looks::{Look, MetricLook, looks, newest_look, record_look};
 pub use observations::{Phase, evidence, harm_look, harm_look_before_after};
 pub use planned::{Planned, planned_errors};
 pub use store::{
-    Experiment, ExperimentStatus, StoredDecision, by_id, decision_of, end, extend, freeze_planned_errors,
-    insert, record_decision, spend_look,
+    Experiment, ExperimentStatus, NewExperiment, StoredDecision, abort, by_id, conclude, decision_of, extend,
+    freeze_planned_errors, spend_look, start,
 };
 pub use sums::hold_still;

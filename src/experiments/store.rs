@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::decision::{EarlyLook, Metric, Record, Rules, Verdict};
 use super::observations::Phase;
 use super::statistics::Arm;
+use crate::audit::{self, AuditEvent, By};
 
 /// Where an experiment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -72,45 +74,100 @@ impl Experiment {
     }
 }
 
-/// Starts an experiment that is decided after `horizon_seconds`.
-#[expect(clippy::too_many_arguments, reason = "the columns of one row, each of another kind")]
-pub async fn insert(
-    conn: &mut PgConnection,
-    id: Uuid,
-    pipeline: &str,
-    run: Uuid,
-    baseline: Uuid,
-    candidate: Uuid,
-    rules: &Rules,
-    horizon_seconds: f64,
-) -> sqlx::Result<()> {
-    let settings = serde_json::to_value(rules).map_err(|error| sqlx::Error::Encode(error.into()))?;
+/// What is known of an experiment when it begins.
+#[derive(Debug)]
+pub struct NewExperiment<'a> {
+    /// Its key, and the salt of its assignment.
+    pub id: Uuid,
+    /// The pipeline.
+    pub pipeline: &'a str,
+    /// The run it belongs to.
+    pub run_id: Uuid,
+    /// The version that is live.
+    pub baseline_id: Uuid,
+    /// The version under test.
+    pub candidate_id: Uuid,
+    /// What the decision asks for.
+    pub rules: &'a Rules,
+    /// Until it is decided.
+    pub horizon_seconds: f64,
+}
+
+/// Starts an experiment, with its audit event.
+pub async fn start(conn: &mut PgConnection, new: &NewExperiment<'_>, by: &By) -> sqlx::Result<()> {
+    let settings = serde_json::to_value(new.rules).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query!(
         "INSERT INTO experiments (id, pipeline, run_id, baseline_id, candidate_id, settings, status, horizon_at)
          VALUES ($1, $2, $3, $4, $5, $6, 'running', now() + make_interval(secs => $7))",
-        id,
-        pipeline,
-        run,
-        baseline,
-        candidate,
+        new.id,
+        new.pipeline,
+        new.run_id,
+        new.baseline_id,
+        new.candidate_id,
         settings,
-        horizon_seconds,
+        new.horizon_seconds,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    let after = json!({
+        "status": ExperimentStatus::Running, "run": new.run_id, "baseline": new.baseline_id,
+        "candidate": new.candidate_id, "horizon_seconds": new.horizon_seconds,
+    });
+    let event = AuditEvent {
+        pipeline: Some(new.pipeline),
+        after: Some(after),
+        ..by.event("experiment.start", ("experiment", new.id))
+    };
+    audit::record(conn, event).await
 }
 
-/// Ends a running experiment.
-pub async fn end(conn: &mut PgConnection, id: Uuid, status: ExperimentStatus) -> sqlx::Result<()> {
-    sqlx::query!(
-        "UPDATE experiments SET status = $2, ended_at = now() WHERE id = $1 AND status = 'running'",
+/// Ends a running experiment without a decision, with its audit event. One that has ended stays as it is.
+pub async fn abort(conn: &mut PgConnection, id: Uuid, reason: &str, by: &By) -> sqlx::Result<()> {
+    let Some(pipeline) = end(conn, id, ExperimentStatus::Aborted).await? else { return Ok(()) };
+    let event = AuditEvent {
+        pipeline: Some(&pipeline),
+        before: Some(json!({"status": ExperimentStatus::Running})),
+        after: Some(json!({"status": ExperimentStatus::Aborted})),
+        reason: Some(reason),
+        ..by.event("experiment.abort", ("experiment", id))
+    };
+    audit::record(conn, event).await
+}
+
+/// Ends a running experiment with its decision, with its audit event.
+pub async fn conclude(
+    conn: &mut PgConnection,
+    id: Uuid,
+    decision_id: Uuid,
+    record: &Record,
+    by: &By,
+) -> sqlx::Result<()> {
+    record_decision(conn, decision_id, id, record).await?;
+    let Some(pipeline) = end(conn, id, ExperimentStatus::Decided).await? else { return Ok(()) };
+    let decision = &record.decision;
+    let after = json!({
+        "status": ExperimentStatus::Decided, "verdict": decision.verdict, "reason_code": decision.reason_code,
+        "decision_id": decision_id,
+    });
+    let event = AuditEvent {
+        pipeline: Some(&pipeline),
+        before: Some(json!({"status": ExperimentStatus::Running})),
+        after: Some(after),
+        reason: Some(&decision.reason),
+        ..by.event("experiment.decide", ("experiment", id))
+    };
+    audit::record(conn, event).await
+}
+
+/// Returns the pipeline of the experiment, if it was running.
+async fn end(conn: &mut PgConnection, id: Uuid, status: ExperimentStatus) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!(
+        "UPDATE experiments SET status = $2, ended_at = now() WHERE id = $1 AND status = 'running' RETURNING pipeline",
         id,
         status as ExperimentStatus,
     )
-    .execute(conn)
-    .await?;
-    Ok(())
+    .fetch_optional(conn)
+    .await
 }
 
 /// Keeps the standard errors of the first look that had enough data, by metric; later ones change nothing.
@@ -144,17 +201,30 @@ pub async fn spend_look(conn: &mut PgConnection, id: Uuid, look: EarlyLook) -> s
     Ok(())
 }
 
-/// Lets a running experiment go on for so many hours more; it must not have been extended before.
-pub async fn extend(conn: &mut PgConnection, id: Uuid, hours: f64) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Lets a running experiment go on for so many hours more, with its audit event; it must not have been extended before.
+pub async fn extend(
+    conn: &mut PgConnection,
+    experiment: &Experiment,
+    hours: f64,
+    reason: &str,
+    by: &By,
+) -> sqlx::Result<()> {
+    let horizon_at = sqlx::query_scalar!(
         "UPDATE experiments SET extended_at = now(), horizon_at = now() + make_interval(secs => $2)
-          WHERE id = $1 AND status = 'running' AND extended_at IS NULL",
-        id,
+          WHERE id = $1 AND status = 'running' AND extended_at IS NULL RETURNING horizon_at",
+        experiment.id,
         hours * 3600.0,
     )
-    .execute(conn)
+    .fetch_one(&mut *conn)
     .await?;
-    Ok(())
+    let event = AuditEvent {
+        pipeline: Some(&experiment.pipeline),
+        before: Some(json!({"horizon_at": experiment.horizon_at})),
+        after: Some(json!({"horizon_at": horizon_at})),
+        reason: Some(reason),
+        ..by.event("experiment.extend", ("experiment", experiment.id))
+    };
+    audit::record(conn, event).await
 }
 
 /// The experiment with this key.
@@ -207,7 +277,7 @@ pub struct StoredDecision {
 }
 
 /// Keeps a decision, once per experiment.
-pub async fn record_decision(
+async fn record_decision(
     conn: &mut PgConnection,
     id: Uuid,
     experiment: Uuid,

@@ -158,12 +158,12 @@ impl Settling<'_> {
             VersionStatus::Testing => {
                 runs::yield_to_loss(conn, name, Loss::Candidate, &lost, &by).await?;
                 traffic::drop_share(conn, name, version.id, &lost, &by).await?;
-                models::set_status(conn, version.id, VersionStatus::Unavailable).await?;
+                models::set_status(conn, version.id, VersionStatus::Unavailable, &lost, &by).await?;
                 (Settled::Done, lost)
             }
             _ => {
                 traffic::drop_share(conn, name, version.id, &lost, &by).await?;
-                models::set_status(conn, version.id, VersionStatus::Unavailable).await?;
+                models::set_status(conn, version.id, VersionStatus::Unavailable, &lost, &by).await?;
                 (Settled::Done, lost)
             }
         };

@@ -14,8 +14,7 @@ use uuid::Uuid;
 
 pub use recipe::{Made, Recipe, made, recipe_of};
 pub use store::{
-    NewVersion, by_id, by_version, insert, list, of_checkpoint, of_model, register, serving_or_gone,
-    set_status,
+    NewVersion, by_id, by_version, list, of_checkpoint, of_model, register, serving_or_gone, set_status,
 };
 pub use version::{Version, VersionError};
 

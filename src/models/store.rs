@@ -39,8 +39,7 @@ pub struct NewVersion<'a> {
     pub metrics: Value,
 }
 
-/// Registers a version.
-pub async fn insert(conn: &mut PgConnection, new: &NewVersion<'_>) -> sqlx::Result<()> {
+async fn insert(conn: &mut PgConnection, new: &NewVersion<'_>) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO model_versions (id, pipeline, major, minor, patch, status, provider, provider_model_id,
                 base_model, run_id, training_id, checkpoint_id, dataset_digest, parent_id, metrics)
@@ -66,7 +65,7 @@ pub async fn insert(conn: &mut PgConnection, new: &NewVersion<'_>) -> sqlx::Resu
     Ok(())
 }
 
-/// Registers the model of a training as a version, with its audit event.
+/// Registers a model as a version, with its audit event.
 pub async fn register(
     conn: &mut PgConnection,
     new: &NewVersion<'_>,
@@ -74,8 +73,9 @@ pub async fn register(
     by: &By,
 ) -> sqlx::Result<()> {
     insert(conn, new).await?;
-    let mut after =
-        json!({"model_id": new.provider_model_id, "run": new.run_id, "dataset": new.dataset_digest});
+    let mut after = json!({
+        "status": new.status, "model_id": new.provider_model_id, "run": new.run_id, "dataset": new.dataset_digest,
+    });
     if let Some(checkpoint) = new.checkpoint_id {
         after["checkpoint"] = checkpoint.into();
     }
@@ -89,16 +89,36 @@ pub async fn register(
     audit::record(conn, event).await
 }
 
-/// Moves a version on in its life. The database refuses what is no part of it.
-pub async fn set_status(conn: &mut PgConnection, id: Uuid, status: VersionStatus) -> sqlx::Result<()> {
-    sqlx::query!(
-        "UPDATE model_versions SET status = $2, updated_at = now() WHERE id = $1",
+/// Moves a version on in its life, with its audit event. The database refuses what is no part of it.
+pub async fn set_status(
+    conn: &mut PgConnection,
+    id: Uuid,
+    status: VersionStatus,
+    reason: &str,
+    by: &By,
+) -> sqlx::Result<()> {
+    let row = sqlx::query!(
+        r#"UPDATE model_versions v SET status = $2, updated_at = now()
+             FROM (SELECT id, status FROM model_versions WHERE id = $1 FOR NO KEY UPDATE) before
+            WHERE v.id = before.id
+        RETURNING v.pipeline, v.major, v.minor, v.patch, before.status AS "before: VersionStatus""#,
         id,
         status as VersionStatus,
     )
-    .execute(conn)
+    .fetch_one(&mut *conn)
     .await?;
-    Ok(())
+    if row.before == status {
+        return Ok(());
+    }
+    let version = Version { major: row.major, minor: row.minor, patch: row.patch };
+    let event = AuditEvent {
+        pipeline: Some(&row.pipeline),
+        before: Some(json!({"status": row.before})),
+        after: Some(json!({"status": status})),
+        reason: Some(reason),
+        ..by.event("model.status", ("model_version", format!("{}@{version}", row.pipeline)))
+    };
+    audit::record(conn, event).await
 }
 
 struct Row {

@@ -104,7 +104,8 @@ async fn create(
         parent_id: None,
         metrics: Value::Object(serde_json::Map::new()),
     };
-    models::insert(conn, &version).await?;
+    let reason = "the pipeline was created";
+    models::register(conn, &version, Some(reason), by).await?;
     let revision = NewRevision {
         live: version.id,
         salt: name,
@@ -112,7 +113,7 @@ async fn create(
         decision_id: None,
         forced: false,
         kind: RevisionKind::Created,
-        reason: "the pipeline was created",
+        reason,
         shares: &[(version.id, WHOLE)],
     };
     traffic::append(conn, name, &revision, by).await?;

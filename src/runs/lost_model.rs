@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::transition::Verdict;
 use super::{JOB_KIND, RunStatus, Step, finish, places, wind_down};
 use crate::audit::By;
-use crate::experiments::{self, ExperimentStatus};
+use crate::experiments;
 use crate::jobs;
 use crate::models::VersionStatus;
 
@@ -44,7 +44,7 @@ pub async fn yield_to_loss(
         }
         Loss::Live => {
             if let Some(experiment) = run.experiment_id {
-                experiments::end(conn, experiment, ExperimentStatus::Aborted).await?;
+                experiments::abort(conn, experiment, reason, by).await?;
             }
         }
     }

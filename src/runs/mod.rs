@@ -257,6 +257,10 @@ pub struct Run {
     pub request_actor: Option<String>,
     /// Why they asked.
     pub request_reason: Option<String>,
+    /// Who approved the promotion of its model, after the last test that was inconclusive.
+    pub approved_by: Option<String>,
+    /// Why they did.
+    pub approval_reason: Option<String>,
     /// Grows with every transition.
     pub version: i64,
     /// What it trains on.

@@ -1,6 +1,6 @@
 //! What people ask of runs: recorded on the run and carried out by its job; retries start the job anew.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use thiserror::Error;
 use uuid::Uuid;
@@ -28,6 +28,9 @@ pub enum RequestError {
     /// It does not wait for a person.
     #[error("the run is {0}; only a run that is waiting_approval can be approved or rejected")]
     NotWaiting(RunStatus),
+    /// Its test was inconclusive, and no reason was given for promoting its model all the same.
+    #[error("must say why: the test was inconclusive, and the promotion will be marked as forced")]
+    ReasonNeeded,
     /// Something else was asked before and is about to be carried out.
     #[error("the run has a request to {} already", .0.as_str())]
     Requested(Request),
@@ -71,6 +74,9 @@ pub async fn request(
         Request::Approve | Request::Reject if run.status != RunStatus::WaitingApproval => {
             return Err(RequestError::NotWaiting(run.status));
         }
+        Request::Approve if run.step == Step::Decide && reason.is_none() => {
+            return Err(RequestError::ReasonNeeded);
+        }
         _ => {}
     }
     match run.request {
@@ -92,7 +98,8 @@ pub async fn request(
         None => format!("{} asked to {} the run", by.actor, request.as_str()),
     };
     event(conn, &run, run.step, "requested", &message, &json!({"request": request})).await?;
-    record(conn, &run, &format!("run.{}", request.as_str()), reason, by).await?;
+    let after = json!({"request": request});
+    record(conn, &run, &format!("run.{}", request.as_str()), after, reason, by).await?;
     jobs::wake(conn, JOB_KIND, &id.to_string()).await?;
     reread(conn, id).await
 }
@@ -149,7 +156,8 @@ pub async fn retry(
     enter_step(conn, &run, step).await?;
     let message = format!("{} asked to retry the run at {step}", by.actor);
     event(conn, &run, step, "requested", &message, &json!({"request": "retry"})).await?;
-    record(conn, &run, "run.retry", reason, by).await?;
+    let after = json!({"status": RunStatus::Running, "step": step});
+    record(conn, &run, "run.retry", after, reason, by).await?;
     // A worker may still hold the run's job, having found that there was nothing left to do.
     jobs::wake(conn, JOB_KIND, &id.to_string()).await?;
     reread(conn, id).await
@@ -196,12 +204,14 @@ async fn record(
     conn: &mut PgConnection,
     run: &Run,
     action: &str,
+    after: Value,
     reason: Option<&str>,
     by: &By,
 ) -> sqlx::Result<()> {
     let event = AuditEvent {
         pipeline: Some(&run.pipeline),
-        before: Some(json!({"status": run.status, "step": run.step})),
+        before: Some(json!({"status": run.status, "step": run.step, "request": run.request})),
+        after: Some(after),
         reason,
         ..by.event(action, ("run", run.id))
     };

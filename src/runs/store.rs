@@ -39,7 +39,8 @@ async fn select(
         Run,
         r#"SELECT id, pipeline, config_version, trigger AS "trigger: Trigger", base_model, slot,
                   status AS "status: RunStatus", step AS "step: Step", place AS "place: Place",
-                  reason_code, reason, request AS "request: Request", request_actor, request_reason, version,
+                  reason_code, reason, request AS "request: Request", request_actor, request_reason,
+                  approved_by, approval_reason, version,
                   dataset_digest, collected AS "collected: Json<Manifest>", preflight AS "preflight: Json<PreflightReport>",
                   training_id, model_version_id, experiment_id, created_at, started_at,
                   finished_at

@@ -233,8 +233,8 @@ pub(super) async fn event(
 async fn record_step(conn: &mut PgConnection, run: &Run, step: Step) -> sqlx::Result<()> {
     let event = AuditEvent {
         pipeline: Some(&run.pipeline),
-        before: Some(json!({"step": run.step})),
-        after: Some(json!({"step": step})),
+        before: Some(json!({"status": run.status, "step": run.step})),
+        after: Some(json!({"status": RunStatus::Running, "step": step})),
         ..AuditEvent::new(Actor::Worker, "run.step", ("run", run.id))
     };
     audit::record(conn, event).await

@@ -91,7 +91,7 @@ pub async fn by_schedule(
     if other.is_some() {
         let reason = "another run of the pipeline was being built when the schedule came round";
         event(conn, id, "finished", reason).await?;
-        record(conn, id, pipeline, "run.skip", None, Some(reason), by).await?;
+        record(conn, id, pipeline, RunStatus::Skipped, None, Some(reason), by).await?;
         return Ok(Some((id, RunStatus::Skipped)));
     }
     start(conn, id, pipeline, None, by).await?;
@@ -147,7 +147,7 @@ async fn start(
     by: &By,
 ) -> sqlx::Result<()> {
     event(conn, id, "entered", "the run was queued").await?;
-    record(conn, id, pipeline, "run.trigger", base_model, None, by).await?;
+    record(conn, id, pipeline, RunStatus::Queued, base_model, None, by).await?;
     jobs::enqueue(conn, JOB_KIND, &id.to_string(), &Value::Null, Duration::ZERO).await?;
     Ok(())
 }
@@ -168,12 +168,13 @@ async fn record(
     conn: &mut PgConnection,
     id: Uuid,
     pipeline: &Pipeline,
-    action: &str,
+    status: RunStatus,
     base_model: Option<&str>,
     reason: Option<&str>,
     by: &By,
 ) -> sqlx::Result<()> {
-    let mut after = json!({"config_version": pipeline.config_version});
+    let action = if status == RunStatus::Skipped { "run.skip" } else { "run.trigger" };
+    let mut after = json!({"status": status, "config_version": pipeline.config_version});
     if let Some(base_model) = base_model {
         after["base_model"] = base_model.into();
     }

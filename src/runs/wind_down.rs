@@ -24,7 +24,7 @@ pub(super) async fn end_test(
 ) -> sqlx::Result<()> {
     let Some(id) = run.experiment_id else { return Ok(()) };
     let Some(experiment) = experiments::by_id(&mut *conn, id).await? else { return Ok(()) };
-    experiments::end(conn, id, experiments::ExperimentStatus::Aborted).await?;
+    experiments::abort(conn, id, reason, by).await?;
     let in_force = traffic::current(conn, &run.pipeline).await?;
     let on_test = in_force.is_some_and(|revision| {
         revision.experiment_id == Some(id) && revision.live_version_id == experiment.baseline_id
@@ -72,7 +72,7 @@ pub async fn yield_to_operator(
         },
     };
     if let Some(experiment) = run.experiment_id {
-        experiments::end(conn, experiment, experiments::ExperimentStatus::Aborted).await?;
+        experiments::abort(conn, experiment, &verdict.reason, by).await?;
     }
     finish::finish(conn, &run, &verdict, &json!({}), by).await?;
     jobs::wake(conn, JOB_KIND, &run.id.to_string()).await?;

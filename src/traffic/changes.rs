@@ -4,7 +4,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{NewRevision, Revision, RevisionKind, TrafficError, WHOLE, append, current};
+use super::{NewRevision, Revision, RevisionKind, Share, TrafficError, WHOLE, append, current};
 use crate::audit::By;
 use crate::models::{self, ModelVersion, Version, VersionStatus};
 
@@ -19,8 +19,9 @@ pub struct TestArms {
     pub candidate: Uuid,
 }
 
-/// Gives the candidate its weight and the baseline the rest. A hold-back of an earlier watch ends. Only a version
-/// with the status `candidate` can be tested: one that was live and was taken back must not come back like this.
+/// Gives the candidate its weight and the baseline the rest. A hold-back of an earlier watch ends, and so does a split that a
+/// person had set: the reason names who loses a share. Only a version with the status `candidate` can be tested: one that was
+/// live and was taken back must not come back like this.
 pub async fn start_test(
     conn: &mut PgConnection,
     pipeline: &str,
@@ -32,9 +33,14 @@ pub async fn start_test(
     if candidate.status != VersionStatus::Candidate {
         return Err(TrafficError::NotACandidate { version: candidate.version, status: candidate.status });
     }
-    retire_hold_back(conn, pipeline).await?;
-    models::set_status(conn, arms.candidate, VersionStatus::Testing).await?;
-    let reason = format!("the test gives the candidate {} % of the traffic", percent(weight));
+    let tested = |share: &Share| [arms.baseline, arms.candidate].contains(&share.model_version_id);
+    let others =
+        live(conn, pipeline).await?.shares.into_iter().filter(|share| share.weight > 0 && !tested(share));
+    let lost = others.map(|share| format!("; {} loses its {} %", share.version, percent(share.weight)));
+    let lost: String = lost.collect();
+    let reason = format!("the test gives the candidate {} % of the traffic{lost}", percent(weight));
+    retire_hold_back(conn, pipeline, &reason, by).await?;
+    models::set_status(conn, arms.candidate, VersionStatus::Testing, &reason, by).await?;
     let new = NewRevision {
         live: arms.baseline,
         salt: &arms.experiment_id.to_string(),
@@ -82,7 +88,7 @@ pub async fn end_test(
     reason: &str,
     by: &By,
 ) -> Result<i64, TrafficError> {
-    models::set_status(conn, arms.candidate, status).await?;
+    models::set_status(conn, arms.candidate, status, reason, by).await?;
     let new = NewRevision {
         live: arms.baseline,
         salt: pipeline,
@@ -130,12 +136,12 @@ pub async fn promote(
     if !version.status.can_serve() && !overridden {
         return Err(TrafficError::CannotServe { version: version.version, status: version.status });
     }
-    retire_hold_back(conn, pipeline).await?;
-    retire_testing(conn, pipeline).await?;
+    retire_hold_back(conn, pipeline, reason, by).await?;
+    retire_testing(conn, pipeline, reason, by).await?;
     let rest = WHOLE - promotion.weight;
     let former = if rest > 0 { VersionStatus::HoldBack } else { VersionStatus::Retired };
-    models::set_status(conn, live.live_version_id, former).await?;
-    models::set_status(conn, version.id, VersionStatus::Live).await?;
+    models::set_status(conn, live.live_version_id, former, reason, by).await?;
+    models::set_status(conn, version.id, VersionStatus::Live, reason, by).await?;
     // The candidate first and the baseline last, as during the test: no unit moves back.
     let both = [(version.id, promotion.weight), (live.live_version_id, rest)];
     let salt = promotion.experiment_id.map_or_else(|| pipeline.to_owned(), |id| id.to_string());
@@ -165,7 +171,7 @@ pub async fn roll_out(
 ) -> Result<i64, TrafficError> {
     let both = [(arms.candidate, weight), (arms.baseline, WHOLE - weight)];
     if weight == WHOLE {
-        retire_hold_back(conn, pipeline).await?;
+        retire_hold_back(conn, pipeline, reason, by).await?;
     }
     let new = NewRevision {
         live: arms.candidate,
@@ -188,7 +194,7 @@ pub async fn end_watch(
     by: &By,
 ) -> Result<i64, TrafficError> {
     let revision = live(conn, pipeline).await?;
-    retire_hold_back(conn, pipeline).await?;
+    retire_hold_back(conn, pipeline, reason, by).await?;
     let new = NewRevision {
         live: revision.live_version_id,
         salt: pipeline,
@@ -233,10 +239,10 @@ pub(super) async fn bring_back(
     by: &By,
 ) -> sqlx::Result<i64> {
     let pipeline = &in_force.pipeline;
-    retire_hold_back(conn, pipeline).await?;
-    retire_testing(conn, pipeline).await?;
-    models::set_status(conn, in_force.live_version_id, former).await?;
-    models::set_status(conn, target, VersionStatus::Live).await?;
+    retire_hold_back(conn, pipeline, reason, by).await?;
+    retire_testing(conn, pipeline, reason, by).await?;
+    models::set_status(conn, in_force.live_version_id, former, reason, by).await?;
+    models::set_status(conn, target, VersionStatus::Live, reason, by).await?;
     let new = NewRevision {
         live: target,
         salt: pipeline,
@@ -367,26 +373,31 @@ async fn newest_target(
     Ok(models::by_id(conn, target).await?.ok_or(sqlx::Error::RowNotFound)?)
 }
 
-async fn retire_hold_back(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
-    sqlx::query!(
-        "UPDATE model_versions SET status = 'retired', updated_at = now()
-          WHERE pipeline = $1 AND status = 'hold_back'",
-        pipeline,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+async fn retire_hold_back(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    reason: &str,
+    by: &By,
+) -> sqlx::Result<()> {
+    move_all(conn, pipeline, VersionStatus::HoldBack, VersionStatus::Retired, reason, by).await
 }
 
 /// A version whose test is cut short is a candidate again.
-async fn retire_testing(conn: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
-    sqlx::query!(
-        "UPDATE model_versions SET status = 'candidate', updated_at = now()
-          WHERE pipeline = $1 AND status = 'testing'",
-        pipeline,
-    )
-    .execute(conn)
-    .await?;
+async fn retire_testing(conn: &mut PgConnection, pipeline: &str, reason: &str, by: &By) -> sqlx::Result<()> {
+    move_all(conn, pipeline, VersionStatus::Testing, VersionStatus::Candidate, reason, by).await
+}
+
+async fn move_all(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    from: VersionStatus,
+    to: VersionStatus,
+    reason: &str,
+    by: &By,
+) -> sqlx::Result<()> {
+    for version in models::list(&mut *conn, pipeline, Some(from), None, i64::MAX).await? {
+        models::set_status(conn, version.id, to, reason, by).await?;
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! A worker killed while it raises the candidate's share: the share rises once.
 
-use tuneloop::pipelines::config::RampSettings;
+use tuneloop::pipelines::config::{RampSettings, Unjudged};
 use tuneloop::runs::RunStatus;
 
 use crate::expectations::settled;
@@ -10,7 +10,7 @@ use crate::world::{Shape, World};
 async fn a_worker_killed_while_the_share_rises_leaves_one_step_of_the_ramp() {
     // Longer than the lease, after which the next worker comes.
     let mut world = World::new(Shape { horizon_seconds: 8.0, ..Shape::default() }).await;
-    let ramp = RampSettings { weights: vec![2_500, 5_000], step_seconds: 0.3 };
+    let ramp = RampSettings { weights: vec![2_500, 5_000], step_seconds: 0.3, unjudged: Unjudged::Rise };
     world.configure(|config| config.experiment.ramp = Some(ramp)).await;
     let run = world.trigger().await;
     world.halted("test.ramping").await.kill();

@@ -1,6 +1,6 @@
 //! A worker killed while it raises a promoted version's share: the share rises once.
 
-use tuneloop::pipelines::config::{DeploymentStrategy, RolloutSettings};
+use tuneloop::pipelines::config::{DeploymentStrategy, RolloutSettings, Unjudged};
 use tuneloop::runs::RunStatus;
 
 use crate::expectations::settled;
@@ -9,7 +9,7 @@ use crate::world::{Shape, World};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_killed_while_a_promoted_version_rises_leaves_one_step_of_the_rollout() {
     let mut world = World::new(Shape::default()).await;
-    let rollout = RolloutSettings { weights: vec![6_000], step_seconds: 0.3 };
+    let rollout = RolloutSettings { weights: vec![6_000], step_seconds: 0.3, unjudged: Unjudged::Rise };
     world.configure(|config| config.deployment.strategy = DeploymentStrategy::Ramp(rollout)).await;
     let run = world.trigger().await;
     world.halted("watch.rolling_out").await.kill();

@@ -96,7 +96,7 @@ async fn workers_killed_between_any_two_calls_leave_everything_there_once() {
     delivered(&service, "hook").await;
     last.stop().await;
 
-    service.post(&format!("/v1/runs/{run}/approve"), json!(null)).await.expect(202);
+    service.approve(&run).await;
     service.wait_until(&run, "succeeded").await;
     killed_at(&service, &server, LATER).await;
     let last = worker(&service, &server, None);

@@ -1,8 +1,11 @@
 //! Every change of state is an audit event: those that had none.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use tuneloop::standard_webhooks::WebhookSecret;
 
+use crate::harness::outcomes::BETTER;
 use crate::harness::service::WEBHOOK_SECRET;
 use crate::world::World;
 
@@ -49,5 +52,50 @@ async fn a_training_a_dataset_and_a_notice_of_the_provider_are_in_the_trail() {
     assert!(notices[0]["request_id"].is_string());
     world.post(&format!("/v1/runs/{run}/cancel"), Value::Null).await;
     world.wait_until(&run, "cancelled").await;
+    world.end().await;
+}
+
+/// A run that wins and is taken back, one that is cancelled in its test, and one that a person turns down.
+#[tokio::test]
+async fn the_trail_tells_every_status_of_runs_experiments_and_versions_in_order() {
+    let world = World::start().await;
+    world.posts(40, 0.09).await;
+    world.pipeline("hook", |config| config["watch"]["duration_seconds"] = json!(3600.0)).await;
+    let run = world.trigger("hook").await;
+    world.wait_for_test(&run).await;
+    world.traffic("hook", 0..80, BETTER).await;
+    world.reach_horizon(&run).await;
+    world.wait_for_watch(&run).await;
+    world.post("/v1/pipelines/hook/rollback", json!({"reason": "bad tone"})).await.expect(200);
+    world.wait_until(&run, "rolled_back").await;
+    let run = world.trigger("hook").await;
+    world.wait_for_test(&run).await;
+    world.post(&format!("/v1/runs/{run}/cancel"), Value::Null).await.expect(202);
+    world.wait_until(&run, "cancelled").await;
+    let run = world.trigger("hook").await;
+    world.wait_for_test(&run).await;
+    world.reach_horizon(&run).await;
+    world.wait_until(&run, "waiting_approval").await;
+    world.post(&format!("/v1/runs/{run}/reject"), Value::Null).await.expect(202);
+    world.wait_until(&run, "rejected").await;
+
+    let stored = "SELECT 'run', id::text, status FROM runs UNION ALL SELECT 'experiment', id::text, status FROM experiments
+                  UNION ALL SELECT 'model_version', concat(pipeline, '@', major, '.', minor, '.', patch), status
+                              FROM model_versions";
+    let stored: Vec<(String, String, String)> = sqlx::query_as(stored).fetch_all(&world.db).await.unwrap();
+    assert_eq!(stored.len(), 3 + 3 + 4, "{stored:#?}");
+    let changes: Vec<(String, String, Option<String>, String)> = sqlx::query_as(
+        "SELECT subject_kind, subject_id, before ->> 'status', after ->> 'status' FROM audit_events
+          WHERE subject_kind IN ('run', 'experiment', 'model_version') AND after ? 'status' ORDER BY id",
+    )
+    .fetch_all(&world.db)
+    .await
+    .unwrap();
+    let mut told = BTreeMap::new();
+    for (kind, id, before, after) in changes {
+        let former = told.insert((kind, id.clone()), after);
+        assert_eq!(former, before, "{id}");
+    }
+    assert_eq!(told, stored.into_iter().map(|(kind, id, status)| ((kind, id), status)).collect());
     world.end().await;
 }

@@ -105,6 +105,7 @@ pub(crate) async fn agrees_with_the_model(world: &World, sent: &[Sent]) {
     each_request_counts_once(&rows, sent);
     statuses_are(pool, &state).await;
     each_has_its_event(pool, &rows).await;
+    each_status_is_told(pool).await;
     the_api_agrees(world, &rows, &serving).await;
     the_audit_chain_holds(pool).await;
 }
@@ -168,6 +169,29 @@ async fn each_has_its_event(pool: &PgPool, rows: &[Row]) {
         )
     };
     assert_eq!(events, rows.iter().map(expected).collect::<Vec<_>>());
+}
+
+/// The trail tells of every change of a version's status, in order, by who was told to make it.
+async fn each_status_is_told(pool: &PgPool) {
+    let changes: Vec<(String, Option<String>, String)> = sqlx::query_as(
+        "SELECT subject_id, before ->> 'status', after ->> 'status' FROM audit_events
+          WHERE action IN ('model.register', 'model.status') AND pipeline = 'hook' ORDER BY id",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let mut told = BTreeMap::new();
+    for (version, before, after) in changes {
+        let former = told.insert(version.clone(), after);
+        assert_eq!(former, before, "{version}");
+    }
+    let stored: Vec<(String, String)> = sqlx::query_as(
+        "SELECT concat('hook@', major, '.', minor, '.', patch), status FROM model_versions WHERE pipeline = 'hook'",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    assert_eq!(told, stored.into_iter().collect());
 }
 
 /// Every event of the trail is in its chain, whoever was killed while sealing it.

@@ -43,8 +43,10 @@ async fn an_inconclusive_test_waits_for_a_person_whose_approval_promotes() {
     assert_eq!(decision["reason_code"], "insufficient_outcomes");
     the_baseline_serves_everything(&service, "candidate").await;
 
-    let why = json!({"reason": "it reads better"});
-    service.post(&format!("/v1/runs/{id}/approve"), why).await.expect(202);
+    let refused =
+        service.post(&format!("/v1/runs/{id}/approve"), Value::Null).await.problem(422, "invalid-request");
+    assert_eq!(refused["errors"][0]["field"], "/reason");
+    service.approve(&id).await;
     let run = service.wait_until(&id, "succeeded").await;
     assert_eq!(run["decision"]["verdict"], "inconclusive", "what the test said stays");
     assert_eq!(service.read("/v1/pipelines/hook").await["live"]["version"], "1.0.0");
@@ -52,6 +54,20 @@ async fn an_inconclusive_test_waits_for_a_person_whose_approval_promotes() {
     let told =
         |message: &str| events["items"].as_array().unwrap().iter().any(|event| event["message"] == message);
     assert!(told("key:admin approved the promotion: it reads better"), "{events:#}");
+    let history = service.read("/v1/pipelines/hook/traffic/history").await;
+    let promotion =
+        history["items"].as_array().unwrap().iter().find(|revision| revision["kind"] == "promotion");
+    let promotion = promotion.expect("there is a promotion");
+    let reason = "key:admin approved hook@1.0.0 although its test was inconclusive: it reads better";
+    assert_eq!((&promotion["reason"], &promotion["forced"]), (&json!(reason), &json!(true)));
+    assert!(promotion["decision_id"].is_string(), "{promotion:#}");
+    assert_eq!(service.read("/v1/pipelines/hook/models/1.0.0").await["forced"], true);
+    let trail = service.read("/v1/audit?action=run.approve").await;
+    let event = &trail["items"][0];
+    assert_eq!(
+        (&event["reason"], &event["after"]),
+        (&json!("it reads better"), &json!({"request": "approve"}))
+    );
     service.end().await;
 }
 

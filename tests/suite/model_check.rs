@@ -282,7 +282,7 @@ async fn a_hold_back_and_a_share_of_the_split_go_to_the_live_version_when_their_
     service.wait_for_test(&run).await;
     service.reach_horizon(&run).await;
     service.wait_until(&run, "waiting_approval").await;
-    service.post(&format!("/v1/runs/{run}/approve"), Value::Null).await.expect(202);
+    service.approve(&run).await;
     service.wait_for_watch(&run).await;
     assert_eq!(statuses(&service).await, "1.0.0 live, 0.0.0 hold_back");
     let salt = service.read(TRAFFIC).await["salt"].clone();
@@ -353,7 +353,10 @@ async fn a_run_is_started_once_on_the_successor_of_a_live_model_that_is_about_to
         "gpt-4o-2024-08-06"
     );
     let triggered = events(&service, "run.trigger").await;
-    assert_eq!(triggered[0]["after"], json!({"config_version": 1, "base_model": successor}));
+    assert_eq!(
+        triggered[0]["after"],
+        json!({"status": "queued", "config_version": 1, "base_model": successor})
+    );
     service.post(&format!("/v1/runs/{}/cancel", run["id"].as_str().unwrap()), Value::Null).await.expect(202);
     service.wait_until(run["id"].as_str().unwrap(), "cancelled").await;
     service.end().await;

@@ -80,6 +80,11 @@ async fn what_is_not_valid_is_told_with_its_index_and_reason_and_the_rest_is_rec
         with("12", "cost", json!("a lot")),
         json!(13),
         with("14", "model_id", json!("another")),
+        json!(["15", "hook", "0.0.0", null, "15", null, service.clock.now()]),
+        with("16", "served_at", json!("yesterday")),
+        with("17", "served_at", json!("2026-11-26T12:00:00")),
+        with("18", "engagements", json!(3.5)),
+        with("19", "text", json!("asked and answered")),
     ]);
     let recorded = service.post(PATH, batch).await.expect(200);
     assert_eq!((&recorded["accepted"], &recorded["duplicates"]), (&json!(2), &json!(0)));
@@ -95,9 +100,14 @@ async fn what_is_not_valid_is_told_with_its_index_and_reason_and_the_rest_is_rec
         (8, "give the version or the model_id"),
         (10, "served_at is more than 400 days ago"),
         (11, "served_at is before the pipeline had any traffic"),
-        (12, "is not an outcome: cost: invalid type: string \"a lot\", expected f64"),
-        (13, "is not an outcome: invalid type: integer `13`"),
+        (12, "is not an outcome: cost: invalid type: string \"a lot\", expected number"),
+        (13, "is not an outcome: it must be a JSON object"),
         (14, "version 0.0.0 is the model \"gpt-4o\": give the one that served"),
+        (15, "is not an outcome: it must be a JSON object"),
+        (16, "is not an outcome: served_at: must be a time with its offset, such as"),
+        (17, "is not an outcome: served_at: must be a time with its offset, such as"),
+        (18, "is not an outcome: engagements: invalid type: floating point `3.5`, expected whole number"),
+        (19, "is not an outcome: text: invalid type: string \"asked and answered\", expected object"),
     ];
     assert_eq!(rejected.len(), expected.len(), "{rejected:#?}");
     for (rejected, (index, reason)) in rejected.iter().zip(expected) {
@@ -144,6 +154,29 @@ async fn an_outcome_belongs_to_the_revision_that_was_in_force_when_it_was_served
 }
 
 #[tokio::test]
+async fn where_one_arm_has_no_share_nothing_is_evidence() {
+    let service = service().await;
+    service.posts(12, 0.08).await;
+    let run = service.trigger("hook").await;
+    service.wait_for_test(&run).await;
+    let traffic = "/v1/pipelines/hook/traffic";
+    let etag = service.get(traffic).await.header("etag").to_owned();
+    let split = json!({"weights": {"1.0.0": 0, "0.0.0": 10_000}, "reason": "a pause"});
+    service.put(traffic, &[("if-match", &etag)], split).await.expect(200);
+    let recorded = service.post(PATH, json!([outcome(&service, "in the pause")])).await.expect(200);
+    assert_eq!((&recorded["accepted"], &recorded["not_analysed"]), (&json!(1), &json!(1)));
+    let experiment = service.run(&run).await["experiment_id"].as_str().unwrap().to_owned();
+    let shown = service.read(&format!("/v1/experiments/{experiment}")).await;
+    let paused = &shown["epochs"].as_array().unwrap()[1];
+    assert_eq!(
+        (&paused["weights"]["candidate"], &paused["outcomes"]["baseline"]),
+        (&json!(0), &json!(0)),
+        "{shown:#}"
+    );
+    service.end().await;
+}
+
+#[tokio::test]
 async fn corrections_count_once_and_only_change_what_was_measured() {
     let service = service().await;
     let replace = format!("{PATH}?repeats=replace");
@@ -157,7 +190,7 @@ async fn corrections_count_once_and_only_change_what_was_measured() {
     let recorded = service.post(&replace, json!([rate("a", 0.01), rate("a", 0.02)])).await.expect(200);
     assert_eq!(
         recorded,
-        json!({"accepted": 1, "not_analysed": 1, "corrected": 0, "duplicates": 1, "rejected": []})
+        json!({"accepted": 1, "not_analysed": 1, "corrected": 1, "duplicates": 0, "rejected": []})
     );
     let mut elsewhere = rate("a", 0.5);
     elsewhere["unit"] = json!("another");
@@ -183,7 +216,7 @@ async fn corrections_count_once_and_only_change_what_was_measured() {
         cost[field] = rate("b", 0.0)[field].clone();
     }
     let recorded = service.post(&replace, json!([rate("b", 0.2), cost])).await.expect(200);
-    assert_eq!((&recorded["corrected"], &recorded["duplicates"]), (&json!(1), &json!(1)));
+    assert_eq!((&recorded["corrected"], &recorded["duplicates"]), (&json!(2), &json!(0)));
     let both: (f64, f64) = sqlx::query_as("SELECT engagement_rate, cost FROM outcomes WHERE id = 'b'")
         .fetch_one(&service.db)
         .await
@@ -217,6 +250,11 @@ async fn lines_and_packed_bodies_are_read_like_arrays() {
     let broken = format!("{}\n{{\n{}", outcome(&service, "d"), outcome(&service, "e"));
     let recorded = service.send_bytes(PATH, &[ndjson], broken.into()).await.expect(200);
     assert_eq!((&recorded["accepted"], &recorded["rejected"][0]["index"]), (&json!(2), &json!(1)));
+    let reason = recorded["rejected"][0]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("is not an outcome: it cannot be read as JSON: EOF while parsing"),
+        "{reason}"
+    );
     service.end().await;
 }
 

@@ -11,11 +11,11 @@ const TRAFFIC: &str = "/v1/pipelines/hook/traffic";
 const SWITCH: &str = "/v1/pipelines/hook/kill-switch";
 
 /// A service with a run of `hook` in test, whose candidate gets 10, 25 and 50 %: see [`TestService::let_a_step_pass`].
-async fn ramped() -> (TestService, String) {
+async fn ramped(unjudged: &str) -> (TestService, String) {
     let service = TestService::start().await;
     service
         .pipeline("hook", |config| {
-            let ramp = json!({"weights": [1000, 2500, 5000], "step_seconds": 1000.0});
+            let ramp = json!({"weights": [1000, 2500, 5000], "step_seconds": 1000.0, "unjudged": unjudged});
             config["experiment"]["ramp"] = ramp;
         })
         .await;
@@ -66,7 +66,7 @@ async fn candidates(service: &TestService, units: u32) -> HashSet<u32> {
 
 #[tokio::test]
 async fn the_share_rises_after_looks_without_harm_and_no_unit_leaves_the_candidate() {
-    let (service, run) = ramped().await;
+    let (service, run) = ramped("wait").await;
     let before = candidates(&service, 80).await;
     // Enough of both arms to judge, at the first step.
     service.traffic("hook", 0..400, BETTER).await;
@@ -97,8 +97,23 @@ async fn the_share_rises_after_looks_without_harm_and_no_unit_leaves_the_candida
 }
 
 #[tokio::test]
-async fn where_harm_cannot_be_judged_the_share_rises_when_its_time_is_over_and_says_why() {
-    let (service, run) = ramped().await;
+async fn where_harm_cannot_be_judged_the_share_waits_for_the_outcomes() {
+    let (service, run) = ramped("wait").await;
+    service.let_a_step_pass().await;
+    let waits =
+        |run: &Value| run["reason"].as_str().unwrap_or_default().ends_with("waits until harm can be judged.");
+    service.wait_for(&run, "waiting for outcomes", waits).await;
+    service.some_looks().await;
+    assert_eq!(service.weights("hook").await[0], ("1.0.0".to_owned(), 1000));
+    service.traffic("hook", 0..400, BETTER).await;
+    let reason = risen_to(&service, 2500).await;
+    assert!(reason.starts_with("the candidate's share rises to 25 %. No harm was found: "), "{reason}");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn where_it_is_to_rise_unjudged_it_does_when_its_time_is_over_and_says_why() {
+    let (service, run) = ramped("rise").await;
     service.let_a_step_pass().await;
     let reason = risen_to(&service, 2500).await;
     let expected =
@@ -115,7 +130,7 @@ async fn where_harm_cannot_be_judged_the_share_rises_when_its_time_is_over_and_s
 
 #[tokio::test]
 async fn a_candidate_that_does_harm_gets_no_more() {
-    let (service, run) = ramped().await;
+    let (service, run) = ramped("wait").await;
     service.traffic("hook", 0..300, WORSE).await;
     let run = service.wait_until(&run, "rejected").await;
     assert_eq!(run["decision"]["verdict"], "stop_for_harm");
@@ -126,7 +141,7 @@ async fn a_candidate_that_does_harm_gets_no_more() {
 
 #[tokio::test]
 async fn under_the_kill_switch_the_ramp_waits_and_then_goes_on_from_where_it_stood() {
-    let (service, run) = ramped().await;
+    let (service, run) = ramped("rise").await;
     let switch = |enabled: bool| json!({"enabled": enabled, "reason": "an incident"});
     let etag = service.get(TRAFFIC).await.header("etag").to_owned();
     service.put(SWITCH, &[("if-match", &etag)], switch(true)).await.expect(200);
@@ -148,7 +163,7 @@ async fn under_the_kill_switch_the_ramp_waits_and_then_goes_on_from_where_it_sto
 
 #[tokio::test]
 async fn a_split_that_a_person_has_set_is_left_alone() {
-    let (service, run) = ramped().await;
+    let (service, run) = ramped("rise").await;
     let etag = service.get(TRAFFIC).await.header("etag").to_owned();
     let split = json!({"weights": {"1.0.0": 300, "0.0.0": 9700}, "reason": "slower start"});
     service.put(TRAFFIC, &[("if-match", &etag)], split).await.expect(200);

@@ -1,7 +1,7 @@
 //! Operators move the live version: back, and to a version of their choice.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tuneloop::audit::By;
 use tuneloop::{runs, traffic};
 
@@ -26,7 +26,7 @@ async fn promoted(service: &TestService) -> String {
     service.wait_for_test(&run).await;
     service.reach_horizon(&run).await;
     service.wait_until(&run, "waiting_approval").await;
-    service.post(&format!("/v1/runs/{run}/approve"), Value::Null).await.expect(202);
+    service.approve(&run).await;
     service.wait_until(&run, "succeeded").await;
     run
 }
@@ -108,7 +108,7 @@ pub(crate) async fn watched() -> (TestService, String) {
     service.wait_for_test(&run).await;
     service.reach_horizon(&run).await;
     service.wait_until(&run, "waiting_approval").await;
-    service.post(&format!("/v1/runs/{run}/approve"), Value::Null).await.expect(202);
+    service.approve(&run).await;
     service.wait_for_watch(&run).await;
     (service, run)
 }

@@ -12,11 +12,11 @@ const TRAFFIC: &str = "/v1/pipelines/hook/traffic";
 
 /// A service with a run whose candidate had half of the traffic in its test, won, and has 60 % now; then it gets 80 %, and
 /// all but the hold-back: see [`TestService::let_a_step_pass`].
-async fn promoted(hold_back: i32) -> (TestService, String) {
+async fn promoted(hold_back: i32, unjudged: &str) -> (TestService, String) {
     let service = TestService::start().await;
     service
         .pipeline("hook", |config| {
-            let ramp = json!({"weights": [6000, 8000], "step_seconds": 1000.0});
+            let ramp = json!({"weights": [6000, 8000], "step_seconds": 1000.0, "unjudged": unjudged});
             config["deployment"] = json!({"strategy": {"ramp": ramp}});
             config["watch"] =
                 json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": hold_back});
@@ -69,7 +69,7 @@ async fn on_candidate(service: &TestService) -> HashSet<u32> {
 
 #[tokio::test]
 async fn the_share_rises_to_all_but_the_hold_back_and_no_unit_moves_back() {
-    let (service, run) = promoted(1000).await;
+    let (service, run) = promoted(1000, "wait").await;
     assert_eq!(service.weights("hook").await, [("1.0.0".to_owned(), 6000), ("0.0.0".to_owned(), 4000)]);
     let first = service.read(TRAFFIC).await;
     let before = on_candidate(&service).await;
@@ -101,7 +101,7 @@ async fn the_share_rises_to_all_but_the_hold_back_and_no_unit_moves_back() {
 
 #[tokio::test]
 async fn harm_at_a_step_takes_the_model_back() {
-    let (service, run) = promoted(1000).await;
+    let (service, run) = promoted(1000, "wait").await;
     service.traffic("hook", 100..500, WORSE).await;
     let run = service.wait_until(&run, "rolled_back").await;
     assert_eq!(run["reason_code"], "harm");
@@ -112,7 +112,7 @@ async fn harm_at_a_step_takes_the_model_back() {
 
 #[tokio::test]
 async fn without_a_hold_back_the_last_step_is_everything_and_the_watch_compares_with_before() {
-    let (service, run) = promoted(0).await;
+    let (service, run) = promoted(0, "rise").await;
     for share in [8000, 10_000] {
         service.let_a_step_pass().await;
         until(&service, "at its next step", |found| found.contains(&("rollout".to_owned(), share))).await;
@@ -127,8 +127,25 @@ async fn without_a_hold_back_the_last_step_is_everything_and_the_watch_compares_
 }
 
 #[tokio::test]
+async fn where_harm_cannot_be_judged_it_waits_for_outcomes_and_no_longer_than_the_watch() {
+    let (service, run) = promoted(1000, "wait").await;
+    service.let_a_step_pass().await;
+    let waits =
+        |run: &Value| run["reason"].as_str().unwrap_or_default().ends_with("waits until harm can be judged.");
+    service.wait_for(&run, "waiting for outcomes", waits).await;
+    service.some_looks().await;
+    assert_eq!(revisions(&service).await, owned([("promotion", 6000)]));
+    let over = "UPDATE run_steps SET started_at = started_at - interval '1 hour' WHERE step = 'watch'";
+    sqlx::query(over).execute(&service.db).await.unwrap();
+    let run = service.wait_until(&run, "succeeded").await;
+    assert_eq!(run["reason_code"], "watched_without_evidence");
+    assert_eq!(revisions(&service).await, owned([("promotion", 6000), ("watch_ended", 10_000)]));
+    service.end().await;
+}
+
+#[tokio::test]
 async fn it_waits_under_the_kill_switch_and_leaves_a_split_that_a_person_has_set() {
-    let (service, run) = promoted(1000).await;
+    let (service, run) = promoted(1000, "rise").await;
     let switch = async |enabled: bool| {
         let body = json!({"enabled": enabled, "reason": "an incident"});
         service.put("/v1/pipelines/hook/kill-switch", &[], body).await.expect(200)
@@ -155,7 +172,7 @@ async fn it_waits_under_the_kill_switch_and_leaves_a_split_that_a_person_has_set
 
 #[tokio::test]
 async fn the_next_runs_test_waits_for_its_end() {
-    let (service, older) = promoted(1000).await;
+    let (service, older) = promoted(1000, "wait").await;
     let newer = service.trigger("hook").await;
     let waits = |run: &Value| run["reason_code"] == "proving_place_taken";
     service.wait_for(&newer, "waiting for its place", waits).await;

@@ -68,6 +68,23 @@ async fn a_split_that_cannot_be_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_next_test_takes_all_of_the_traffic_and_says_who_loses_a_share() {
+    let service = in_test(1000).await;
+    let first = service.read("/v1/runs").await["items"][0]["id"].as_str().unwrap().to_owned();
+    service.post(&format!("/v1/runs/{first}/cancel"), Value::Null).await.expect(202);
+    service.wait_until(&first, "cancelled").await;
+    let etag = service.get(TRAFFIC).await.header("etag").to_owned();
+    service.put(TRAFFIC, &[("if-match", &etag)], split(2000, 8000)).await.expect(200);
+    let second = service.trigger("hook").await;
+    service.wait_for_test(&second).await;
+    let begun = service.read(TRAFFIC).await;
+    let reason = "the test gives the candidate 10 % of the traffic; 1.0.0 loses its 20 %";
+    assert_eq!((&begun["kind"], &begun["reason"]), (&json!("test_started"), &json!(reason)));
+    assert_eq!(service.weights("hook").await, [("1.0.1".to_owned(), 1000), ("0.0.0".to_owned(), 9000)]);
+    service.end().await;
+}
+
+#[tokio::test]
 async fn the_history_tells_what_was_live_at_a_time() {
     let service = in_test(1000).await;
     service.put(TRAFFIC, &[("if-match", "*")], split(2000, 8000)).await.expect(200);

@@ -69,8 +69,8 @@ pub struct Recording {
 pub struct Recorded {
     /// Newly recorded.
     pub accepted: u64,
-    /// Those of them that are evidence in no experiment: none was under way, or the unit was pinned, or the revision gave the
-    /// version no share in it.
+    /// Those of them that are evidence in no experiment: none was under way, the unit was pinned, the kill switch was on, or the
+    /// revision did not give both versions under test a share.
     pub not_analysed: u64,
     /// Known already, and given other values.
     pub corrected: u64,
@@ -151,8 +151,10 @@ pub async fn record(
                 } else if item.is_elsewhere_than(entry.get()) {
                     recorded.rejected.push(Rejected { index, reason: elsewhere(&item.outcome.id) });
                 } else {
-                    recorded.duplicates += 1;
-                    item.values = item.values.or(entry.get().values);
+                    let earlier = entry.get().values;
+                    item.values = item.values.or(earlier);
+                    let changed = item.values != earlier;
+                    *(if changed { &mut recorded.corrected } else { &mut recorded.duplicates }) += 1;
                     entry.insert(item);
                 }
             }

@@ -32,7 +32,29 @@ struct KnownRevision {
     from: DateTime<Utc>,
     /// The experiment with its candidate and baseline.
     experiment: Option<(Uuid, Uuid, Uuid)>,
+    live: Uuid,
+    /// Those with a share.
     versions: Vec<Uuid>,
+}
+
+impl KnownRevision {
+    /// What an outcome of this version is evidence in.
+    ///
+    /// A version without a share was not assigned. During the test both need one, or nobody was assigned at random; the watch
+    /// also compares with what is over, where there is no hold-back.
+    fn arm_of(&self, version: Uuid) -> Option<(Uuid, Arm)> {
+        let (experiment, candidate, baseline) = self.experiment?;
+        let has_share = |version: &Uuid| self.versions.contains(version);
+        let watched = self.live == candidate;
+        if !has_share(&version) || !(watched || has_share(&candidate) && has_share(&baseline)) {
+            return None;
+        }
+        match version {
+            id if id == candidate => Some((experiment, Arm::Candidate)),
+            id if id == baseline => Some((experiment, Arm::Baseline)),
+            _ => None,
+        }
+    }
 }
 
 /// The versions of the pipelines that a batch names, and the revisions that it may belong to.
@@ -76,7 +98,7 @@ impl Known {
         }
         let revisions = sqlx::query!(
             // What was served under the kill switch is kept, not analysed.
-            r#"SELECT r.pipeline, r.revision, r.created_at,
+            r#"SELECT r.pipeline, r.revision, r.created_at, r.live_version_id,
                       CASE WHEN NOT r.kill_switch THEN r.experiment_id END AS experiment_id,
                       e.candidate_id AS "candidate_id?", e.baseline_id AS "baseline_id?",
                       array_agg(w.model_version_id) FILTER (WHERE w.weight > 0) AS "versions!"
@@ -87,7 +109,7 @@ impl Known {
                   AND (r.revision = ANY($2) OR $3::timestamptz IS NOT NULL
                        AND r.revision >= (SELECT coalesce(max(f.revision), 0) FROM traffic_revisions f
                                           WHERE f.pipeline = r.pipeline AND f.created_at <= $3))
-                GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY r.revision DESC"#,
+                GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY r.revision DESC"#,
             &names,
             &revisions,
             from,
@@ -102,6 +124,7 @@ impl Known {
                     .experiment_id
                     .zip(row.candidate_id.zip(row.baseline_id))
                     .map(|(experiment, (candidate, baseline))| (experiment, candidate, baseline)),
+                live: row.live_version_id,
                 versions: row.versions,
             });
         }
@@ -148,14 +171,7 @@ impl Known {
         if outcome.served_at < revision.from - CLOCK_SKEW {
             return Err(format!("served_at is before revision {} came into force", revision.number));
         }
-        // A version that the revision did not send traffic to was not assigned by it: kept, not analysed.
-        let assigned = revision.experiment.filter(|_| revision.versions.contains(&version.id));
-        let arm = assigned.and_then(|(experiment, candidate, baseline)| match version.id {
-            id if id == candidate => Some((experiment, Arm::Candidate)),
-            id if id == baseline => Some((experiment, Arm::Baseline)),
-            _ => None,
-        });
-        Ok(Place { version: version.id, revision: revision.number, arm })
+        Ok(Place { version: version.id, revision: revision.number, arm: revision.arm_of(version.id) })
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::checks::Checks;
-use super::experiment::{ExperimentSettings, WatchSettings};
+use super::experiment::{ExperimentSettings, Unjudged, WatchSettings};
 
 const WHOLE: i32 = 10_000;
 /// Each step is one more epoch of the watch.
@@ -41,6 +41,10 @@ pub struct RolloutSettings {
     pub weights: Vec<i32>,
     /// The least time between two steps.
     pub step_seconds: f64,
+    /// What becomes of a step whose time is over while harm cannot be judged, for want of outcomes. At the end of the watch the
+    /// promoted version gets everything either way.
+    #[serde(default)]
+    pub unjudged: Unjudged,
 }
 
 impl Default for DeploymentSettings {
@@ -63,23 +67,23 @@ impl DeploymentSettings {
     /// The share that follows one of `weight`, if the rollout goes further.
     #[must_use]
     pub fn above(&self, weight: i32, hold_back: i32) -> Option<i32> {
-        let DeploymentStrategy::Ramp(rollout) = &self.strategy else { return None };
+        let rollout = self.rollout()?;
         let end = WHOLE - hold_back;
         (weight < end).then(|| rollout.next(end, |next| next > weight))
     }
 
-    /// The least time between two steps, where there are any.
+    /// The steps, where there are any.
     #[must_use]
-    pub fn step_seconds(&self) -> Option<f64> {
+    pub fn rollout(&self) -> Option<&RolloutSettings> {
         match &self.strategy {
             DeploymentStrategy::Immediate => None,
-            DeploymentStrategy::Ramp(rollout) => Some(rollout.step_seconds),
+            DeploymentStrategy::Ramp(rollout) => Some(rollout),
         }
     }
 
     pub(super) fn check(&self, checks: &mut Checks<'_>, test: &ExperimentSettings, watch: &WatchSettings) {
         checks.duration("decision_max_age_seconds", self.decision_max_age_seconds);
-        if let DeploymentStrategy::Ramp(rollout) = &self.strategy {
+        if let Some(rollout) = self.rollout() {
             rollout.check(checks, test, watch);
         }
     }
@@ -121,7 +125,8 @@ mod tests {
     use super::*;
 
     fn ramp(weights: &[i32], step_seconds: f64) -> DeploymentSettings {
-        let strategy = DeploymentStrategy::Ramp(RolloutSettings { weights: weights.to_vec(), step_seconds });
+        let rollout = RolloutSettings { weights: weights.to_vec(), step_seconds, unjudged: Unjudged::Wait };
+        let strategy = DeploymentStrategy::Ramp(rollout);
         DeploymentSettings { strategy, ..DeploymentSettings::default() }
     }
 

@@ -91,6 +91,20 @@ pub struct RampSettings {
     pub weights: Vec<i32>,
     /// The least time between two steps.
     pub step_seconds: f64,
+    /// What becomes of a step whose time is over while harm cannot be judged, for want of outcomes.
+    #[serde(default)]
+    pub unjudged: Unjudged,
+}
+
+/// What becomes of a step whose time is over while harm cannot be judged, for want of outcomes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unjudged {
+    /// It stays until a look can judge and finds no harm.
+    #[default]
+    Wait,
+    /// The next one follows all the same.
+    Rise,
 }
 
 impl RampSettings {
@@ -151,7 +165,8 @@ mod tests {
 
     fn faults(weights: &[i32], step_seconds: f64) -> Vec<String> {
         let mut faults = Faults::new();
-        let ramp = Some(RampSettings { weights: weights.to_vec(), step_seconds });
+        let unjudged = Unjudged::Wait;
+        let ramp = Some(RampSettings { weights: weights.to_vec(), step_seconds, unjudged });
         let settings = ExperimentSettings { ramp, horizon_seconds: 100.0, ..ExperimentSettings::default() };
         settings.check(&mut Checks { section: "", faults: &mut faults });
         faults.remove("/rules/minimum_hours");
@@ -162,7 +177,8 @@ mod tests {
     fn the_mean_share_is_that_over_the_whole_test() {
         let plain = ExperimentSettings { candidate_weight: 2_000, ..ExperimentSettings::default() };
         assert!((plain.mean_share() - 0.2).abs() < 1e-12);
-        let ramp = Some(RampSettings { weights: vec![1_000, 2_500, 5_000], step_seconds: 20.0 });
+        let (weights, unjudged) = (vec![1_000, 2_500, 5_000], Unjudged::Wait);
+        let ramp = Some(RampSettings { weights, step_seconds: 20.0, unjudged });
         let ramped = ExperimentSettings { ramp, horizon_seconds: 100.0, ..plain };
         assert!((ramped.mean_share() - (0.1 * 0.2 + 0.25 * 0.2 + 0.5 * 0.6)).abs() < 1e-12);
     }
@@ -180,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_ramp_goes_on_from_the_share_in_force() {
-        let ramp = RampSettings { weights: vec![1_000, 2_500, 5_000], step_seconds: 1.0 };
+        let weights = vec![1_000, 2_500, 5_000];
+        let ramp = RampSettings { weights, step_seconds: 1.0, unjudged: Unjudged::Wait };
         assert_eq!(
             [0, 1_000, 2_499, 2_500, 5_000].map(|weight| ramp.above(weight)),
             [Some(1_000), Some(2_500), Some(2_500), Some(5_000), None]

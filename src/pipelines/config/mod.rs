@@ -22,7 +22,7 @@ pub use budget::{BudgetSettings, OverBudget};
 pub use checks::Faults;
 pub use deployment::{DeploymentSettings, DeploymentStrategy, RolloutSettings};
 pub use evaluation::{ComparisonSettings, EvaluationSettings, JudgeSettings, NoData, SmokeSettings};
-pub use experiment::{ExperimentSettings, RampSettings, WatchSettings};
+pub use experiment::{ExperimentSettings, RampSettings, Unjudged, WatchSettings};
 pub use lifecycle::{LifecycleSettings, WhenGone};
 pub use outcomes::{OutcomeJudgeSettings, OutcomeSettings, PullSettings};
 pub use publication::{

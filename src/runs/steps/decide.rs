@@ -2,18 +2,18 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::super::machine::StepContext;
 use super::super::transition::Transition;
-use super::super::{Request, RunStatus, Step};
+use super::super::{Request, Run, RunStatus, Step};
 use super::{broken, seconds, until};
-use crate::audit::{self, Actor, AuditEvent, By};
+use crate::audit::By;
 use crate::experiments::decision::{Decision, Record, Verdict};
-use crate::experiments::{self, Experiment, ExperimentStatus, StoredDecision};
+use crate::experiments::{self, Experiment, StoredDecision};
 use crate::halt;
 use crate::jobs::JobError;
-use crate::models::VersionStatus;
+use crate::models::{self, VersionStatus};
 use crate::traffic::{self, TestArms};
 
 /// The code of a run whose test asks for a person.
@@ -43,11 +43,10 @@ async fn decide(context: &StepContext<'_>, experiment: &Experiment) -> Result<Tr
         return Ok(Transition::next(tx, Step::Test, "the test goes on"));
     }
     if let (Verdict::Extend, Some(extension)) = (decision.verdict, experiment.rules.extension) {
-        return extend(context, tx, experiment, extension.hours, decision).await;
+        return extend(tx, experiment, extension.hours, decision).await;
     }
-    experiments::record_decision(&mut tx, context.services.clock.uuid(), experiment.id, &record).await?;
-    experiments::end(&mut tx, experiment.id, ExperimentStatus::Decided).await?;
-    tell(context, &mut tx, experiment, "experiment.decide", &decision).await?;
+    let decision_id = context.services.clock.uuid();
+    experiments::conclude(&mut tx, experiment.id, decision_id, &record, &By::worker()).await?;
     halt::point("decide", "recorded");
     let data = figures(&decision);
     let transition = match decision.verdict {
@@ -58,34 +57,15 @@ async fn decide(context: &StepContext<'_>, experiment: &Experiment) -> Result<Tr
     Ok(transition.with(data))
 }
 
-async fn tell(
-    context: &StepContext<'_>,
-    tx: &mut Transaction<'static, Postgres>,
-    experiment: &Experiment,
-    action: &'static str,
-    decision: &Decision,
-) -> Result<(), JobError> {
-    let event = AuditEvent {
-        pipeline: Some(&context.run.pipeline),
-        after: Some(json!({"verdict": decision.verdict, "reason_code": decision.reason_code})),
-        reason: Some(&decision.reason),
-        ..AuditEvent::new(Actor::Worker, action, ("experiment", experiment.id))
-    };
-    audit::record(tx, event).await?;
-    Ok(())
-}
-
 /// The test goes on, with the same split. What was found is told and not stored as the decision, which falls
 /// at the new horizon.
 async fn extend(
-    context: &StepContext<'_>,
     mut tx: Transaction<'static, Postgres>,
     experiment: &Experiment,
     hours: f64,
     decision: Decision,
 ) -> Result<Transition, JobError> {
-    experiments::extend(&mut tx, experiment.id, hours).await?;
-    tell(context, &mut tx, experiment, "experiment.extend", &decision).await?;
+    experiments::extend(&mut tx, experiment, hours, &decision.reason, &By::worker()).await?;
     let data = figures(&decision);
     Ok(Transition::next(tx, Step::Test, decision.reason).with(data))
 }
@@ -130,12 +110,13 @@ async fn await_approval(
     let mut tx = context.begin_with_pipeline().await?;
     match run.request {
         Some(Request::Approve) => {
+            keep_approval(&mut tx, run).await?;
             Ok(Transition::next(tx, Step::Promote, format!("{who} approved the promotion{why}")))
         }
         Some(Request::Reject) => {
             let candidate = run.model_version_id.ok_or_else(|| broken("its model version"))?;
-            crate::models::set_status(&mut tx, candidate, VersionStatus::Rejected).await?;
             let reason = format!("{who} rejected the candidate{why}");
+            models::set_status(&mut tx, candidate, VersionStatus::Rejected, &reason, &By::worker()).await?;
             Ok(Transition::finish(tx, RunStatus::Rejected, "rejected_by_operator", reason))
         }
         _ if context.now >= expires_at => {
@@ -147,6 +128,17 @@ async fn await_approval(
             Ok(Transition::ask(tx, until(context.now, expires_at), WAITING, reason))
         }
     }
+}
+
+/// For the promotion, which says who approved it and why.
+async fn keep_approval(conn: &mut PgConnection, run: &Run) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE runs SET approved_by = request_actor, approval_reason = coalesce(request_reason, 'no reason was given') WHERE id = $1",
+        run.id,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 fn expiry(context: &StepContext<'_>, decided_at: DateTime<Utc>) -> DateTime<Utc> {

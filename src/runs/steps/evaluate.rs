@@ -10,6 +10,7 @@ use super::super::trainings::Training;
 use super::super::transition::Transition;
 use super::super::{RunStatus, Step};
 use super::{broken, seconds, training_of};
+use crate::audit::By;
 use crate::evaluation::{self, Evaluation, Question, SmokeFault, SmokeTest};
 use crate::halt;
 use crate::jobs::JobError;
@@ -111,7 +112,7 @@ async fn reject(
     // An operator may have promoted it meanwhile: that stays.
     let now = models::by_id(&mut *tx, candidate.id).await?;
     if now.is_some_and(|now| now.status == VersionStatus::Candidate) {
-        models::set_status(&mut tx, candidate.id, VersionStatus::Rejected).await?;
+        models::set_status(&mut tx, candidate.id, VersionStatus::Rejected, &reason, &By::worker()).await?;
     }
     Ok(Transition::finish(tx, RunStatus::Rejected, code, reason).with(json!({"evaluation": found})))
 }

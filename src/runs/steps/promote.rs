@@ -9,6 +9,7 @@ use super::super::transition::Transition;
 use super::super::{RunStatus, Step, wind_down};
 use super::{broken, seconds};
 use crate::audit::By;
+use crate::experiments::decision::Verdict;
 use crate::experiments::{self, Metric, Phase, Planned};
 use crate::halt;
 use crate::jobs::JobError;
@@ -40,18 +41,28 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
     }
     experiments::freeze_planned_errors(&mut tx, experiment.id, Phase::Watch, &planned).await?;
     let candidate = models::by_id(&mut *tx, candidate).await?.ok_or_else(|| broken("its model version"))?;
-    let reason = format!("run {} earned it", run.id);
+    let name = candidate.name();
+    let decision =
+        experiments::decision_of(&mut *tx, experiment.id).await?.ok_or_else(|| broken("its decision"))?;
+    let earned = decision.record.decision.verdict == Verdict::Promote;
+    let reason = if earned {
+        format!("run {} earned it", run.id)
+    } else {
+        let who = run.approved_by.as_deref().unwrap_or("somebody");
+        let why = run.approval_reason.as_deref().unwrap_or("no reason was given");
+        format!("{who} approved {name} although its test was inconclusive: {why}")
+    };
     let hold_back = context.config.watch.hold_back_weight;
     let promotion = Promotion {
         version: &candidate,
         experiment_id: Some(experiment.id),
-        decision_id: experiments::decision_of(&mut *tx, experiment.id).await?.map(|decision| decision.id),
+        decision_id: Some(decision.id),
         weight: context.config.deployment.first_weight(live.weight_of(candidate.id), hold_back),
-        forced: false,
+        forced: !earned,
     };
     let revision = traffic::promote(&mut tx, &run.pipeline, promotion, &reason, &By::worker()).await?;
     halt::point("promote", "promoted");
-    Ok(Transition::next(tx, Step::Watch, format!("{} is live", candidate.name()))
+    Ok(Transition::next(tx, Step::Watch, format!("{name} is live"))
         .with(json!({"version": candidate.version, "revision": revision, "weight": promotion.weight})))
 }
 

@@ -12,6 +12,7 @@ use crate::experiments::Experiment;
 use crate::experiments::decision::HarmReport;
 use crate::halt;
 use crate::jobs::JobError;
+use crate::pipelines::config::Unjudged;
 use crate::traffic::{self, RevisionKind, TestArms};
 
 /// What became of the ramp at a look that found no harm.
@@ -50,6 +51,9 @@ pub(super) async fn rise(
     let step = TimeDelta::from_std(seconds(settings.step_seconds)).unwrap_or(TimeDelta::MAX);
     if context.now - live.created_at < step {
         return Ok(Ramp::Stands);
+    }
+    if !look.enough && settings.unjudged == Unjudged::Wait {
+        return Ok(Ramp::Waits("The ramp waits until harm can be judged."));
     }
     let found = if look.enough { "No harm was found" } else { "Its time is over and harm cannot be judged" };
     let percent = f64::from(weight) / 100.0;

@@ -13,6 +13,7 @@ use crate::experiments::decision::HarmReport;
 use crate::experiments::{self, Experiment};
 use crate::halt;
 use crate::jobs::JobError;
+use crate::pipelines::config::Unjudged;
 use crate::traffic::{self, Revision, TestArms};
 
 /// What became of the rollout at a look that found no harm.
@@ -21,6 +22,8 @@ pub(super) enum Advance {
     Over(Option<&'static str>),
     /// It goes on later; with what holds it up, where that is not its time.
     Stands(Option<&'static str>),
+    /// Its time has come and harm cannot be judged: it goes on once that changes, and no longer than the watch.
+    Waits(&'static str),
     /// The promoted version got more.
     Rose { revision: i64, weight: i32, reason: String },
 }
@@ -46,9 +49,13 @@ pub(super) async fn advance(
     }
     // After the kill switch the step's time begins anew: what was served under it shows nothing.
     let deployment = &context.config.deployment;
-    let step = deployment.step_seconds().and_then(|step| TimeDelta::from_std(seconds(step)).ok());
-    if context.now - live.created_at < step.unwrap_or(TimeDelta::MAX) {
+    let Some(settings) = deployment.rollout() else { return Ok(Advance::Over(None)) };
+    let step = TimeDelta::from_std(seconds(settings.step_seconds)).unwrap_or(TimeDelta::MAX);
+    if context.now - live.created_at < step {
         return Ok(Advance::Stands(None));
+    }
+    if !look.enough && settings.unjudged == Unjudged::Wait {
+        return Ok(Advance::Waits("The rollout waits until harm can be judged."));
     }
     let found = if look.enough { "No harm was found" } else { "Its time is over and harm cannot be judged" };
     let percent = f64::from(weight) / 100.0;

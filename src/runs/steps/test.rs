@@ -12,7 +12,7 @@ use super::ramp::{self, Ramp};
 use super::{broken, seconds, until};
 use crate::audit::By;
 use crate::experiments::decision::{Decision, HarmReport, Metric, Verdict, decide};
-use crate::experiments::{self, Experiment, Phase, Planned};
+use crate::experiments::{self, Experiment, NewExperiment, Phase, Planned};
 use crate::halt;
 use crate::jobs::JobError;
 use crate::models::{self, VersionStatus};
@@ -56,17 +56,16 @@ async fn start(context: &StepContext<'_>) -> Result<Transition, JobError> {
     set_place(&mut tx, run, Place::Proving).await?;
     let arms =
         TestArms { experiment_id: context.services.clock.uuid(), baseline: live.live_version_id, candidate };
-    experiments::insert(
-        &mut tx,
-        arms.experiment_id,
-        &run.pipeline,
-        run.id,
-        arms.baseline,
-        arms.candidate,
-        &settings.rules,
-        settings.horizon_seconds,
-    )
-    .await?;
+    let experiment = NewExperiment {
+        id: arms.experiment_id,
+        pipeline: &run.pipeline,
+        run_id: run.id,
+        baseline_id: arms.baseline,
+        candidate_id: arms.candidate,
+        rules: &settings.rules,
+        horizon_seconds: settings.horizon_seconds,
+    };
+    experiments::start(&mut tx, &experiment, &By::worker()).await?;
     experiments::freeze_planned_errors(&mut tx, arms.experiment_id, Phase::Test, &planned).await?;
     sqlx::query!("UPDATE runs SET experiment_id = $2 WHERE id = $1", run.id, arms.experiment_id)
         .execute(&mut *tx)

@@ -59,6 +59,7 @@ pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition
             return Ok(Transition::wait(tx, interval, "watching", reason).with(json!({"look": look})));
         }
         Advance::Over(why) => told(&look, why),
+        Advance::Waits(why) => told(&look, Some(why)),
     };
     let ends_at = end(context, &watch_began(context, &mut tx).await?);
     if context.now >= ends_at {
