@@ -39,7 +39,7 @@ pub async fn start_test(
     let lost = others.map(|share| format!("; {} loses its {} %", share.version, percent(share.weight)));
     let lost: String = lost.collect();
     let reason = format!("the test gives the candidate {} % of the traffic{lost}", percent(weight));
-    retire_hold_back(conn, pipeline, &reason, by).await?;
+    retire_hold_back(conn, pipeline, None, &reason, by).await?;
     models::set_status(conn, arms.candidate, VersionStatus::Testing, &reason, by).await?;
     let new = NewRevision {
         live: arms.baseline,
@@ -136,8 +136,8 @@ pub async fn promote(
     if !version.status.can_serve() && !overridden {
         return Err(TrafficError::CannotServe { version: version.version, status: version.status });
     }
-    retire_hold_back(conn, pipeline, reason, by).await?;
-    retire_testing(conn, pipeline, reason, by).await?;
+    retire_hold_back(conn, pipeline, Some(version.id), reason, by).await?;
+    retire_testing(conn, pipeline, Some(version.id), reason, by).await?;
     let rest = WHOLE - promotion.weight;
     let former = if rest > 0 { VersionStatus::HoldBack } else { VersionStatus::Retired };
     models::set_status(conn, live.live_version_id, former, reason, by).await?;
@@ -171,7 +171,7 @@ pub async fn roll_out(
 ) -> Result<i64, TrafficError> {
     let both = [(arms.candidate, weight), (arms.baseline, WHOLE - weight)];
     if weight == WHOLE {
-        retire_hold_back(conn, pipeline, reason, by).await?;
+        retire_hold_back(conn, pipeline, None, reason, by).await?;
     }
     let new = NewRevision {
         live: arms.candidate,
@@ -194,7 +194,7 @@ pub async fn end_watch(
     by: &By,
 ) -> Result<i64, TrafficError> {
     let revision = live(conn, pipeline).await?;
-    retire_hold_back(conn, pipeline, reason, by).await?;
+    retire_hold_back(conn, pipeline, None, reason, by).await?;
     let new = NewRevision {
         live: revision.live_version_id,
         salt: pipeline,
@@ -239,8 +239,8 @@ pub(super) async fn bring_back(
     by: &By,
 ) -> sqlx::Result<i64> {
     let pipeline = &in_force.pipeline;
-    retire_hold_back(conn, pipeline, reason, by).await?;
-    retire_testing(conn, pipeline, reason, by).await?;
+    retire_hold_back(conn, pipeline, Some(target), reason, by).await?;
+    retire_testing(conn, pipeline, Some(target), reason, by).await?;
     models::set_status(conn, in_force.live_version_id, former, reason, by).await?;
     models::set_status(conn, target, VersionStatus::Live, reason, by).await?;
     let new = NewRevision {
@@ -373,30 +373,40 @@ async fn newest_target(
     Ok(models::by_id(conn, target).await?.ok_or(sqlx::Error::RowNotFound)?)
 }
 
+/// The former live version has served its time, unless it is `but`, which becomes something else.
 async fn retire_hold_back(
     conn: &mut PgConnection,
     pipeline: &str,
+    but: Option<Uuid>,
     reason: &str,
     by: &By,
 ) -> sqlx::Result<()> {
-    move_all(conn, pipeline, VersionStatus::HoldBack, VersionStatus::Retired, reason, by).await
+    move_all(conn, pipeline, but, (VersionStatus::HoldBack, VersionStatus::Retired), reason, by).await
 }
 
-/// A version whose test is cut short is a candidate again.
-async fn retire_testing(conn: &mut PgConnection, pipeline: &str, reason: &str, by: &By) -> sqlx::Result<()> {
-    move_all(conn, pipeline, VersionStatus::Testing, VersionStatus::Candidate, reason, by).await
+/// A version whose test is cut short is a candidate again, unless it is `but`, which becomes something else.
+async fn retire_testing(
+    conn: &mut PgConnection,
+    pipeline: &str,
+    but: Option<Uuid>,
+    reason: &str,
+    by: &By,
+) -> sqlx::Result<()> {
+    move_all(conn, pipeline, but, (VersionStatus::Testing, VersionStatus::Candidate), reason, by).await
 }
 
 async fn move_all(
     conn: &mut PgConnection,
     pipeline: &str,
-    from: VersionStatus,
-    to: VersionStatus,
+    but: Option<Uuid>,
+    (from, to): (VersionStatus, VersionStatus),
     reason: &str,
     by: &By,
 ) -> sqlx::Result<()> {
     for version in models::list(&mut *conn, pipeline, Some(from), None, i64::MAX).await? {
-        models::set_status(conn, version.id, to, reason, by).await?;
+        if Some(version.id) != but {
+            models::set_status(conn, version.id, to, reason, by).await?;
+        }
     }
     Ok(())
 }

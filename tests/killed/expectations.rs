@@ -55,7 +55,10 @@ pub(crate) async fn promoted_once(world: &World, id: Uuid, status: RunStatus, la
         ("run.trigger", 1),
         ("run.step", 9),
         ("run.finish", 1),
-        ("model.register", 1),
+        ("model.register", 2),
+        // In test, live, and the former one held back and retired.
+        ("model.status", if last_revision == "rollback" { 5 } else { 4 }),
+        ("experiment.start", 1),
         ("experiment.decide", 1),
         ("traffic.test_started", 1),
         ("traffic.promotion", 1),
