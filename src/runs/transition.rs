@@ -111,7 +111,7 @@ impl Transition {
                 enter(conn, run, *step).await?;
                 event(conn, run, run.step, "progress", &self.note, &self.data).await?;
                 event(conn, run, *step, "entered", &format!("{step} began"), &json!({})).await?;
-                record_step(conn, run, *step).await?;
+                record_step(conn, run, *step, &self.note).await?;
                 lease.reschedule(conn, Duration::ZERO).await?;
             }
             Outcome::Wait { after, status, code, reason } => {
@@ -230,11 +230,12 @@ pub(super) async fn event(
     Ok(())
 }
 
-async fn record_step(conn: &mut PgConnection, run: &Run, step: Step) -> sqlx::Result<()> {
+async fn record_step(conn: &mut PgConnection, run: &Run, step: Step, note: &str) -> sqlx::Result<()> {
     let event = AuditEvent {
         pipeline: Some(&run.pipeline),
         before: Some(json!({"status": run.status, "step": run.step})),
         after: Some(json!({"status": RunStatus::Running, "step": step})),
+        reason: Some(note),
         ..AuditEvent::new(Actor::Worker, "run.step", ("run", run.id))
     };
     audit::record(conn, event).await
