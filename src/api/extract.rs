@@ -218,6 +218,8 @@ fn type_in_words(rust: &str) -> &str {
         "f32" | "f64" => "number",
         "i8" | "i16" | "i32" | "i64" | "i128" | "isize" => "whole number",
         "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "whole number of 0 or more",
+        "a sequence" => "array",
+        "a map" => "object",
         object if object.starts_with("struct ") => "object",
         other => other,
     }
@@ -284,6 +286,8 @@ mod tests {
         assert_eq!(field, "/list/1/count");
         assert_eq!(message, "invalid type: string \"x\", expected whole number of 0 or more");
         assert_eq!(fault("[]").0, "");
+        let object_for_array = r#"{"inner":{"count":1},"list":{}}"#;
+        assert_eq!(fault(object_for_array).1, "invalid type: map, expected array");
         assert_eq!(fault(r#"{"inner":null}"#).0, "/inner");
     }
 
