@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
 use serde_path_to_error::Segment;
@@ -121,8 +121,12 @@ pub(super) fn parse_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) 
             .map_err(|_| Problem::malformed("This request needs a JSON body, and none was sent."));
     }
     require_json(headers)?;
+    if body.trim_ascii_start().starts_with(b"[") {
+        // Its values would be taken for fields by their position.
+        return Err(Problem::invalid([FieldError::body("", "must be an object, not an array")]));
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| body_problem(&error))?;
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| body_problem(&error, body))?;
     json.end().map_err(|error| malformed_json(&error))?;
     Ok(value)
 }
@@ -143,11 +147,17 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
         .detail("Send the body with the header `Content-Type: application/json`."))
 }
 
-fn body_problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
-    if error.inner().classify() != Category::Data {
+fn body_problem(error: &serde_path_to_error::Error<serde_json::Error>, body: &[u8]) -> Problem {
+    let is_data = error.inner().classify() == Category::Data;
+    // A number where one of several words is asked for is told as if it were no JSON.
+    if !is_data && serde_json::from_slice::<IgnoredAny>(body).is_err() {
         return malformed_json(error.inner());
     }
-    let message = data_fault(error.inner());
+    let message = if is_data {
+        data_fault(error.inner())
+    } else {
+        "is not one of the values that it may have".to_owned()
+    };
     Problem::invalid([FieldError::body(pointer(error.path(), &message), message)])
 }
 
@@ -285,10 +295,36 @@ mod tests {
         let (field, message) = fault(r#"{"inner":{"count":1},"list":[{"count":1},{"count":"x"}]}"#);
         assert_eq!(field, "/list/1/count");
         assert_eq!(message, "invalid type: string \"x\", expected whole number of 0 or more");
-        assert_eq!(fault("[]").0, "");
+        for array in ["[]", r#" [{"count":1}]"#] {
+            assert_eq!(fault(array), (String::new(), "must be an object, not an array".to_owned()));
+        }
         let object_for_array = r#"{"inner":{"count":1},"list":{}}"#;
         assert_eq!(fault(object_for_array).1, "invalid type: map, expected array");
         assert_eq!(fault(r#"{"inner":null}"#).0, "/inner");
+    }
+
+    #[test]
+    fn what_is_no_word_where_one_of_several_is_asked_for_is_named() {
+        #[derive(Debug, Deserialize)]
+        struct Choice {
+            when: When,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum When {
+            Now,
+            Later,
+        }
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, "application/json".parse().unwrap())]);
+        for value in ["true", "1", "null", "{}", "[]", r#""never""#] {
+            let body = format!(r#"{{"when": {value}}}"#);
+            let problem = parse_body::<Choice>(&headers, body.as_bytes()).unwrap_err();
+            assert_eq!(problem.status(), StatusCode::UNPROCESSABLE_ENTITY, "{value}");
+            assert_eq!(problem.details().errors[0].field, "/when", "{value}");
+        }
+        let choice = parse_body::<Choice>(&headers, br#"{"when": "later"}"#).unwrap();
+        assert!(matches!(choice.when, When::Later));
+        assert!(matches!(parse_body::<Choice>(&headers, br#"{"when": "now"}"#).unwrap().when, When::Now));
     }
 
     #[test]

@@ -90,7 +90,8 @@ pub(super) fn of(sealed: &SealedEvent) -> Vec<News> {
                 json!({"run": event.subject_id, "status": status, "reason_code": after["reason_code"]});
             let what = format!("run {} ended as {status}", event.subject_id);
             let mut all = vec![news(Kind::RunFinished, run(), what, data.clone())];
-            if status == "rolled_back" && after["reason_code"] == "harm" {
+            let harm = [("rolled_back", "harm"), ("failed", "nothing_to_roll_back_to")];
+            if harm.iter().any(|(ended, code)| *ended == status && after["reason_code"] == *code) {
                 all.push(news(Kind::HarmFound, run(), "the new model did harm".to_owned(), data));
             }
             all

@@ -243,9 +243,9 @@ async fn fail(
     };
     wind_down::end_test(conn, &run, VersionStatus::Candidate, "the run failed", &By::worker()).await?;
     let reason = if run.step == Step::Watch {
-        // It passed its test, and not being able to watch is not harm: people decide.
+        // Not being able to watch is not harm: people decide.
         format!(
-            "{message}. The promoted version stays live with its hold-back and nobody watches it: retry the run to \
+            "{message}. The promoted version stays live with the split as it is and nobody watches it: retry the run to \
              go on watching, or roll the pipeline back"
         )
     } else {

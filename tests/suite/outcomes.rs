@@ -210,6 +210,18 @@ async fn corrections_count_once_and_only_change_what_was_measured() {
     let rates: Vec<f64> = sqlx::query_scalar(rates).fetch_one(&service.db).await.unwrap();
     assert_eq!(rates, [0.03, 0.1, 0.1]);
 
+    // Within a call each is judged by itself, as in calls of their own.
+    let other = |change: f64| {
+        let mut other = rate("a", change);
+        other["persona"] = json!("another");
+        other
+    };
+    let recorded = service.post(&replace, json!([other(0.4), rate("a", 0.04), other(0.5)])).await.expect(200);
+    assert_eq!((&recorded["corrected"], &recorded["duplicates"]), (&json!(1), &json!(0)), "{recorded}");
+    let rejected: Vec<_> =
+        recorded["rejected"].as_array().unwrap().iter().map(|item| &item["index"]).collect();
+    assert_eq!(rejected, [0, 2]);
+
     // What is left out stays, also within a call.
     let mut cost = json!({"cost": 0.5});
     for field in ["id", "pipeline", "version", "unit", "persona", "served_at"] {

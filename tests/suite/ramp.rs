@@ -72,11 +72,12 @@ async fn the_share_rises_after_looks_without_harm_and_no_unit_leaves_the_candida
     service.traffic("hook", 0..400, BETTER).await;
     service.let_a_step_pass().await;
     let reason = risen_to(&service, 2500).await;
-    assert!(
-        reason.starts_with("the candidate's share rises to 25 %. No harm was found: No harm shown"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("the candidate's share rises to 25 %. No harm shown: "), "{reason}");
+    // What was seen of the first step says nothing of the second.
     service.let_a_step_pass().await;
+    service.some_looks().await;
+    assert_eq!(service.weights("hook").await[0], ("1.0.0".to_owned(), 2500));
+    service.traffic("hook", 0..400, BETTER).await;
     risen_to(&service, 5000).await;
     let after = candidates(&service, 80).await;
     assert!(before.len() < after.len() && before.is_subset(&after), "{before:?} {after:?}");
@@ -92,7 +93,7 @@ async fn the_share_rises_after_looks_without_harm_and_no_unit_leaves_the_candida
     assert_eq!(run["decision"]["verdict"], "promote");
     let counts = &run["decision"]["estimate"]["counts"];
     let outcomes = |arm: &str| counts[arm]["outcomes"].as_u64().unwrap();
-    assert_eq!(outcomes("baseline") + outcomes("candidate"), 1600, "{counts}");
+    assert_eq!(outcomes("baseline") + outcomes("candidate"), 2400, "{counts}");
     service.end().await;
 }
 
@@ -100,14 +101,15 @@ async fn the_share_rises_after_looks_without_harm_and_no_unit_leaves_the_candida
 async fn where_harm_cannot_be_judged_the_share_waits_for_the_outcomes() {
     let (service, run) = ramped("wait").await;
     service.let_a_step_pass().await;
-    let waits =
-        |run: &Value| run["reason"].as_str().unwrap_or_default().ends_with("waits until harm can be judged.");
+    let waits = |run: &Value| {
+        run["reason"].as_str().unwrap_or_default().ends_with("waits until this step can be judged.")
+    };
     service.wait_for(&run, "waiting for outcomes", waits).await;
     service.some_looks().await;
     assert_eq!(service.weights("hook").await[0], ("1.0.0".to_owned(), 1000));
     service.traffic("hook", 0..400, BETTER).await;
     let reason = risen_to(&service, 2500).await;
-    assert!(reason.starts_with("the candidate's share rises to 25 %. No harm was found: "), "{reason}");
+    assert!(reason.starts_with("the candidate's share rises to 25 %. No harm shown: "), "{reason}");
     service.end().await;
 }
 
@@ -116,8 +118,7 @@ async fn where_it_is_to_rise_unjudged_it_does_when_its_time_is_over_and_says_why
     let (service, run) = ramped("rise").await;
     service.let_a_step_pass().await;
     let reason = risen_to(&service, 2500).await;
-    let expected =
-        "the candidate's share rises to 25 %. Its time is over and harm cannot be judged: Harm to engagement";
+    let expected = "the candidate's share rises to 25 %. Its time is over and this step cannot be judged: Harm to engagement";
     assert!(reason.starts_with(expected), "{reason}");
     service.let_a_step_pass().await;
     risen_to(&service, 5000).await;

@@ -5,6 +5,7 @@ use serde_json::json;
 use tuneloop::audit::By;
 use tuneloop::{runs, traffic};
 
+use crate::harness::outcomes::{BETTER, Engagement};
 use crate::harness::service::TestService;
 
 /// A service with a pipeline whose watch has no hold-back and ends at once.
@@ -159,5 +160,40 @@ async fn a_rollback_that_is_sent_again_is_one_rollback_also_from_two_clients_at_
     assert_eq!((later.header("idempotency-replayed"), &later.body), ("true", &one));
     assert_eq!(service.read("/v1/pipelines/hook/traffic").await, one);
     assert_eq!(statuses(&service).await, "1.0.1 rolled_back, 1.0.0 live, 0.0.0 retired");
+    service.end().await;
+}
+
+#[tokio::test]
+async fn harm_with_nothing_to_go_back_to_is_said_as_such() {
+    let service = TestService::start().await;
+    service
+        .pipeline("hook", |config| {
+            config["watch"] =
+                json!({"duration_seconds": 3600.0, "interval_seconds": 0.25, "hold_back_weight": 0});
+        })
+        .await;
+    service.posts(12, 0.08).await;
+    let run = service.trigger("hook").await;
+    service.wait_for_test(&run).await;
+    service.traffic("hook", 0..80, BETTER).await;
+    service.reach_horizon(&run).await;
+    service.wait_for_watch(&run).await;
+    sqlx::query("UPDATE model_versions SET status = 'unavailable' WHERE status = 'retired'")
+        .execute(&service.db)
+        .await
+        .unwrap();
+    // Compared with what its test saw of the former one.
+    let halved = Engagement { baseline: 0.06, candidate: 0.03 };
+    service.traffic("hook", 100..300, halved).await;
+    let run = service.wait_until(&run, "failed").await;
+    assert_eq!(run["reason_code"], "nothing_to_roll_back_to");
+    let reason = run["reason"].as_str().unwrap();
+    assert!(reason.starts_with("HARM: hook@1.0.0 does harm and stays live"), "{reason}");
+    assert!(reason.contains("e-value"), "{reason}");
+    assert_eq!(statuses(&service).await, "1.0.0 live, 0.0.0 unavailable");
+    let looks =
+        service.read(&format!("/v1/experiments/{}/series", run["experiment_id"].as_str().unwrap())).await;
+    let last = looks["items"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["phase"], "watch", "the look that found it is kept: {last:#}");
     service.end().await;
 }

@@ -78,6 +78,7 @@ async fn the_share_rises_to_all_but_the_hold_back_and_no_unit_moves_back() {
     until(&service, "at 80 %", |found| found.contains(&("rollout".to_owned(), 8000))).await;
     let reason = service.read(TRAFFIC).await["reason"].as_str().unwrap().to_owned();
     assert!(reason.starts_with("the promoted version's share rises to"), "{reason}");
+    service.traffic("hook", 300..500, BETTER).await;
     service.let_a_step_pass().await;
     until(&service, "at its end", |found| found.contains(&("rollout".to_owned(), 9000))).await;
     assert_eq!(revisions(&service).await, owned([("promotion", 6000), ("rollout", 8000), ("rollout", 9000)]));
@@ -130,8 +131,9 @@ async fn without_a_hold_back_the_last_step_is_everything_and_the_watch_compares_
 async fn where_harm_cannot_be_judged_it_waits_for_outcomes_and_no_longer_than_the_watch() {
     let (service, run) = promoted(1000, "wait").await;
     service.let_a_step_pass().await;
-    let waits =
-        |run: &Value| run["reason"].as_str().unwrap_or_default().ends_with("waits until harm can be judged.");
+    let waits = |run: &Value| {
+        run["reason"].as_str().unwrap_or_default().ends_with("waits until this step can be judged.")
+    };
     service.wait_for(&run, "waiting for outcomes", waits).await;
     service.some_looks().await;
     assert_eq!(revisions(&service).await, owned([("promotion", 6000)]));

@@ -51,7 +51,7 @@ pub enum ReasonCode {
     CostGainUnknown,
     /// Too few outcomes, clusters or hours.
     InsufficientOutcomes,
-    /// The outcomes do not vary at all, so nothing can be tested.
+    /// Nothing in the comparison varies, so nothing can be tested.
     NoVariance,
     /// The sums are not those of any outcomes.
     EvidenceUnusable,

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::harm::{beyond_rounding, enough};
 use super::{Check, CheckCode, Evidence, Guardrail, Metric, Rules};
-use crate::experiments::statistics::{Estimate, Method, estimate};
+use crate::experiments::statistics::{Arm, Cell, Estimate, Method, estimate};
 
 /// What is known of a guardrail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -42,12 +42,19 @@ impl GuardrailResult {
     pub(super) fn of(guardrail: Guardrail, evidence: &Evidence, rules: &Rules) -> Self {
         let Guardrail { metric, margin } = guardrail;
         let direction = metric.direction();
-        let contrast = evidence.randomised(metric).and_then(|observed| {
+        let observed = evidence.randomised(metric);
+        let contrast = observed.as_ref().and_then(|observed| {
             let method = Method::of(rules.assignment, observed.sampling);
             let level = 1.0 - 2.0 * rules.guardrail_alpha;
             estimate(&observed.cells, method, direction.multiplier(-margin), level).ok()
         });
-        let status = contrast.as_ref().map_or(GuardrailStatus::NoData, |found| status(found, metric, rules));
+        let status = match &contrast {
+            Some(found) => status(found, metric, rules),
+            None if observed.is_some_and(|observed| is_spent_for_nothing(&observed.cells)) => {
+                GuardrailStatus::NotShown
+            }
+            None => GuardrailStatus::NoData,
+        };
         Self { metric, margin, status, contrast }
     }
 
@@ -73,4 +80,13 @@ fn status(found: &Estimate, metric: Metric, rules: &Rules) -> GuardrailStatus {
         }
         (None, _) => GuardrailStatus::Worse,
     }
+}
+
+/// Whether the candidate has something to divide and nothing to divide it by, such as costs without an engagement, and the
+/// baseline has both. No ratio can be computed; but it is no missing one.
+fn is_spent_for_nothing(cells: &[Cell]) -> bool {
+    let total = |arm, of: fn(&Cell) -> f64| cells.iter().filter(|cell| cell.arm == arm).map(of).sum::<f64>();
+    total(Arm::Candidate, |cell| cell.numerator) > 0.0
+        && total(Arm::Candidate, |cell| cell.denominator) <= 0.0
+        && total(Arm::Baseline, |cell| cell.denominator) > 0.0
 }

@@ -38,11 +38,11 @@ fn at_the_horizon(decision: &Decision, rules: &Rules) -> (Verdict, ReasonCode) {
     if !sufficient(decision) {
         return (Verdict::Inconclusive, ReasonCode::InsufficientOutcomes);
     }
-    if decision.all(CheckCode::Superiority).all(|check| check.passed.is_none()) {
-        return (Verdict::Inconclusive, ReasonCode::NoVariance);
-    }
     if decision.guardrails.iter().any(|guardrail| guardrail.status == GuardrailStatus::Worse) {
         return (Verdict::Reject, ReasonCode::GuardrailWorse);
+    }
+    if decision.all(CheckCode::Superiority).all(|check| check.passed.is_none()) {
+        return (Verdict::Inconclusive, ReasonCode::NoVariance);
     }
     if is_superior(decision) {
         return superior(decision, rules);

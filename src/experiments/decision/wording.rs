@@ -49,7 +49,8 @@ fn by_reason(decision: &Decision, evidence: &Evidence, rules: &Rules) -> String 
             )
         }
         ReasonCode::NotSignificant => {
-            format!("{effect}; that shows neither an improvement nor that there is none.")
+            let held = held_against(decision, evidence);
+            format!("{effect}; that shows neither an improvement nor that there is none{held}.")
         }
         ReasonCode::LiftBelowPolicy => {
             format!("{effect}; the policy asks for a lift of {}.", required(check(CheckCode::PolicyLift)))
@@ -64,7 +65,7 @@ fn by_reason(decision: &Decision, evidence: &Evidence, rules: &Rules) -> String 
         }
         ReasonCode::InsufficientOutcomes => insufficient(decision, evidence, rules),
         ReasonCode::NoVariance => {
-            format!("{effect}, but the outcomes do not vary at all; nothing can be tested.")
+            format!("{effect}, but nothing in the comparison varies; nothing can be tested.")
         }
         ReasonCode::EvidenceUnusable => {
             let why = decision.no_estimate.map(|why| why.to_string()).unwrap_or_default();
@@ -92,6 +93,20 @@ fn by_reason(decision: &Decision, evidence: &Evidence, rules: &Rules) -> String 
             Err(invalid) => format!("Nothing can be decided: {invalid}."),
             Ok(()) => "Nothing can be decided by these rules.".to_owned(),
         },
+    }
+}
+
+/// What the primary metric is held against, where that is not the p-value of its effect.
+fn held_against(decision: &Decision, evidence: &Evidence) -> String {
+    let allows = match (evidence.extended, decision.success.len()) {
+        (true, _) => "looking at any time",
+        (false, 0 | 1) => return String::new(),
+        (false, _) => "several metrics",
+    };
+    let check = decision.check(CheckCode::Superiority);
+    match check.and_then(|check| Some((check.actual?, check.required))) {
+        Some((p, level)) => format!(" (allowing for {allows}, {}, where {level} is asked for)", p_value(p)),
+        None => String::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::outcome::{Values, not_tiny};
 use super::rows::ValueColumns;
-use super::{Recorded, Rejected, Sent, elsewhere, samples};
+use super::{Recorded, Rejected, Sent, samples};
 
 /// An outcome whose values have changed.
 #[derive(Debug)]
@@ -71,6 +71,14 @@ pub(super) async fn replace(
     let told: Vec<i64> = told.map(|correction| correction.number).collect();
     samples::forget(conn, &told).await?;
     Ok(Corrections(corrections))
+}
+
+/// Why a known id with another place is refused.
+fn elsewhere(id: &str) -> String {
+    format!(
+        "outcome {id:?} was recorded with another version, unit, persona or served_at, and only what was measured can be \
+         corrected"
+    )
 }
 
 /// Writes a judge's scores, by number with their ids, as the qualities of outcomes of a pipeline that have none.

@@ -99,24 +99,6 @@ struct Sent {
     place: Place,
 }
 
-impl Sent {
-    /// Whether it tells of another observation than one with the same id.
-    fn is_elsewhere_than(&self, first: &Self) -> bool {
-        self.place.version != first.place.version
-            || self.outcome.unit != first.outcome.unit
-            || self.outcome.persona != first.outcome.persona
-            || self.outcome.served_at != first.outcome.served_at
-    }
-}
-
-/// Why a known id with another place is refused.
-fn elsewhere(id: &str) -> String {
-    format!(
-        "outcome {id:?} was recorded with another version, unit, persona or served_at, and only what was measured can be \
-         corrected"
-    )
-}
-
 /// Records the valid outcomes of a batch; those that are not are told with their index. An item is what could be read as an
 /// outcome, or why it could not.
 pub async fn record(
@@ -127,40 +109,18 @@ pub async fn record(
     let kept_since = how.now.checked_sub_signed(how.retention).unwrap_or(DateTime::UNIX_EPOCH);
     let known = Known::load(conn, batch.iter().flatten(), kept_since).await?;
     let mut recorded = Recorded::default();
-    // Sorted by pipeline and id.
-    let mut sent = BTreeMap::new();
+    let mut valid = Vec::new();
     for (index, item) in batch.into_iter().enumerate() {
         let placed = item.and_then(|outcome| {
             outcome.check(how.now, how.retention)?;
             known.place(&outcome).map(|place| Sent { index, values: outcome.values(), outcome, place })
         });
-        let mut item = match placed {
-            Ok(item) => item,
-            Err(reason) => {
-                recorded.rejected.push(Rejected { index, reason });
-                continue;
-            }
-        };
-        match sent.entry((item.outcome.pipeline.clone(), item.outcome.id.clone())) {
-            btree_map::Entry::Vacant(entry) => {
-                entry.insert(item);
-            }
-            btree_map::Entry::Occupied(mut entry) => {
-                if how.repeats == Repeats::Keep {
-                    recorded.duplicates += 1;
-                } else if item.is_elsewhere_than(entry.get()) {
-                    recorded.rejected.push(Rejected { index, reason: elsewhere(&item.outcome.id) });
-                } else {
-                    let earlier = entry.get().values;
-                    item.values = item.values.or(earlier);
-                    let changed = item.values != earlier;
-                    *(if changed { &mut recorded.corrected } else { &mut recorded.duplicates }) += 1;
-                    entry.insert(item);
-                }
-            }
+        match placed {
+            Ok(item) => valid.push(item),
+            Err(reason) => recorded.rejected.push(Rejected { index, reason }),
         }
     }
-    let mut sent: Vec<Sent> = sent.into_values().collect();
+    let (mut sent, mut again) = first_of_each(valid);
     if sent.is_empty() {
         return Ok(recorded);
     }
@@ -169,21 +129,41 @@ pub async fn record(
     let (fresh, repeats) = claim_ids(conn, sent).await?;
     recorded.accepted = fresh.len() as u64;
     recorded.not_analysed = fresh.iter().filter(|(_, sent)| sent.place.arm.is_none()).count() as u64;
-    let corrections = match how.repeats {
-        Repeats::Keep => {
-            recorded.duplicates += repeats.len() as u64;
-            correct::Corrections::default()
-        }
-        Repeats::Replace => correct::replace(conn, repeats, &mut recorded).await?,
-    };
     samples::keep(conn, &fresh).await?;
     let fresh = Rows::of(fresh);
     fresh.insert(conn).await?;
+    let mut corrections = correct::Corrections::default();
+    match how.repeats {
+        Repeats::Keep => recorded.duplicates += (repeats.len() + again.len()) as u64,
+        Repeats::Replace => {
+            corrections.0.extend(correct::replace(conn, repeats, &mut recorded).await?.0);
+            // An id that comes several times is corrected as often, as it would be by as many calls. All that is locked for it is.
+            while !again.is_empty() {
+                let (next, rest) = first_of_each(again);
+                corrections.0.extend(correct::replace(conn, next, &mut recorded).await?.0);
+                again = rest;
+            }
+        }
+    }
     let counted = units::insert(conn, &fresh).await?;
     sums::add(conn, fresh, corrections).await?;
     counted.apply(conn).await?;
     recorded.rejected.sort_by_key(|rejected| rejected.index);
     Ok(recorded)
+}
+
+/// The first outcome of each id, sorted by pipeline and id, and the others as they came.
+fn first_of_each(items: Vec<Sent>) -> (Vec<Sent>, Vec<Sent>) {
+    let (mut first, mut others) = (BTreeMap::new(), Vec::new());
+    for item in items {
+        match first.entry((item.outcome.pipeline.clone(), item.outcome.id.clone())) {
+            btree_map::Entry::Vacant(entry) => {
+                entry.insert(item);
+            }
+            btree_map::Entry::Occupied(_) => others.push(item),
+        }
+    }
+    (first.into_values().collect(), others)
 }
 
 /// Takes the ids of a batch: with their numbers those that are new, and those that were known.

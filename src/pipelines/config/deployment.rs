@@ -41,7 +41,7 @@ pub struct RolloutSettings {
     pub weights: Vec<i32>,
     /// The least time between two steps.
     pub step_seconds: f64,
-    /// What becomes of a step whose time is over while harm cannot be judged, for want of outcomes. At the end of the watch the
+    /// What becomes of a step whose time is over while it cannot be judged, for want of outcomes. At the end of the watch the
     /// promoted version gets everything either way.
     #[serde(default)]
     pub unjudged: Unjudged,

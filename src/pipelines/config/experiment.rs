@@ -91,12 +91,12 @@ pub struct RampSettings {
     pub weights: Vec<i32>,
     /// The least time between two steps.
     pub step_seconds: f64,
-    /// What becomes of a step whose time is over while harm cannot be judged, for want of outcomes.
+    /// What becomes of a step whose time is over while it cannot be judged, for want of outcomes.
     #[serde(default)]
     pub unjudged: Unjudged,
 }
 
-/// What becomes of a step whose time is over while harm cannot be judged, for want of outcomes.
+/// What becomes of a step whose time is over while it cannot be judged: a watched metric has too few outcomes, or this step has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unjudged {

@@ -5,6 +5,7 @@ pub(super) mod collect;
 pub(super) mod decide;
 pub(super) mod evaluate;
 pub(super) mod follow;
+mod judged;
 pub(super) mod once;
 pub(super) mod preflight;
 pub(super) mod promote;

@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use sqlx::PgConnection;
 
 use super::super::machine::StepContext;
+use super::judged::is_judged;
 use super::{broken, seconds};
 use crate::audit::By;
 use crate::experiments::Experiment;
@@ -52,12 +53,13 @@ pub(super) async fn rise(
     if context.now - live.created_at < step {
         return Ok(Ramp::Stands);
     }
-    if !look.enough && settings.unjudged == Unjudged::Wait {
-        return Ok(Ramp::Waits("The ramp waits until harm can be judged."));
+    let judged = is_judged(conn, experiment, &live, look).await?;
+    if !judged && settings.unjudged == Unjudged::Wait {
+        return Ok(Ramp::Waits("The ramp waits until this step can be judged."));
     }
-    let found = if look.enough { "No harm was found" } else { "Its time is over and harm cannot be judged" };
+    let found = if judged { "" } else { "Its time is over and this step cannot be judged: " };
     let percent = f64::from(weight) / 100.0;
-    let reason = format!("the candidate's share rises to {percent} %. {found}: {}", look.reason);
+    let reason = format!("the candidate's share rises to {percent} %. {found}{}", look.reason);
     let arms = TestArms {
         experiment_id: experiment.id,
         baseline: experiment.baseline_id,

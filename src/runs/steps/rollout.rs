@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use super::super::machine::StepContext;
 use super::super::places;
 use super::super::rollout::Rollout;
+use super::judged::is_judged;
 use super::seconds;
 use crate::audit::By;
 use crate::experiments::decision::HarmReport;
@@ -22,7 +23,7 @@ pub(super) enum Advance {
     Over(Option<&'static str>),
     /// It goes on later; with what holds it up, where that is not its time.
     Stands(Option<&'static str>),
-    /// Its time has come and harm cannot be judged: it goes on once that changes, and no longer than the watch.
+    /// Its time has come and its step cannot be judged: it goes on once that changes, and no longer than the watch.
     Waits(&'static str),
     /// The promoted version got more.
     Rose { revision: i64, weight: i32, reason: String },
@@ -54,12 +55,13 @@ pub(super) async fn advance(
     if context.now - live.created_at < step {
         return Ok(Advance::Stands(None));
     }
-    if !look.enough && settings.unjudged == Unjudged::Wait {
-        return Ok(Advance::Waits("The rollout waits until harm can be judged."));
+    let judged = is_judged(conn, experiment, live, look).await?;
+    if !judged && settings.unjudged == Unjudged::Wait {
+        return Ok(Advance::Waits("The rollout waits until this step can be judged."));
     }
-    let found = if look.enough { "No harm was found" } else { "Its time is over and harm cannot be judged" };
+    let found = if judged { "" } else { "Its time is over and this step cannot be judged: " };
     let percent = f64::from(weight) / 100.0;
-    let reason = format!("the promoted version's share rises to {percent} %. {found}: {}", look.reason);
+    let reason = format!("the promoted version's share rises to {percent} %. {found}{}", look.reason);
     let arms = TestArms {
         experiment_id: experiment.id,
         baseline: experiment.baseline_id,

@@ -16,8 +16,11 @@ use crate::experiments::decision::HarmReport;
 use crate::experiments::{self, Experiment, Phase};
 use crate::halt;
 use crate::jobs::JobError;
-use crate::models;
-use crate::traffic;
+use crate::models::{self, ModelVersion};
+use crate::traffic::{self, TrafficError};
+
+/// The promoted version does harm and cannot be taken back.
+const NOTHING_TO_ROLL_BACK_TO: &str = "nothing_to_roll_back_to";
 
 pub(in crate::runs) async fn run(context: &StepContext<'_>) -> Result<Transition, JobError> {
     let run = context.run;
@@ -97,7 +100,10 @@ async fn take_back(
     let harmful = models::by_id(&mut *tx, experiment.candidate_id).await?;
     let harmful = harmful.ok_or_else(|| broken("its model version"))?;
     let (revision, version) =
-        traffic::rollback(&mut tx, &run.pipeline, None, &look.reason, &By::worker()).await?;
+        match traffic::rollback(&mut tx, &run.pipeline, None, &look.reason, &By::worker()).await {
+            Err(TrafficError::NothingToRollBackTo) => return Ok(stays_live(context, tx, &harmful, look)),
+            rolled_back => rolled_back?,
+        };
     halt::point("watch", "rolling_back");
     let reason = format!(
         "ROLLED BACK: {} did harm and serves no more. {} {} is live again.",
@@ -108,6 +114,22 @@ async fn take_back(
     Ok(Transition::finish(tx, RunStatus::RolledBack, "harm", reason).with(
         json!({"look": look, "revision": revision, "live": version.version, "rolled_back": harmful.version}),
     ))
+}
+
+/// The worst end: there is harm, and nothing to go back to.
+fn stays_live(
+    context: &StepContext<'_>,
+    tx: Transaction<'static, Postgres>,
+    harmful: &ModelVersion,
+    look: HarmReport,
+) -> Transition {
+    let reason = format!(
+        "HARM: {} does harm and stays live, because no earlier version can take its place: promote another one. {}",
+        harmful.name(),
+        look.reason
+    );
+    tracing::error!(pipeline = context.run.pipeline, reason, "the live version does harm");
+    Transition::finish(tx, RunStatus::Failed, NOTHING_TO_ROLL_BACK_TO, reason).with(json!({"look": look}))
 }
 
 /// When the run entered this step.

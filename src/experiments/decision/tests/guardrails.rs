@@ -100,6 +100,34 @@ fn scores_that_do_not_vary_are_judged_as_they_stand_where_there_are_enough() {
 }
 
 #[test]
+fn costs_without_an_engagement_are_not_taken_for_no_costs() {
+    let cost = |engagements: f64| {
+        let mut cells = costs(0.002, 0.002);
+        for cell in cells.iter_mut().filter(|cell| cell.arm == Arm::Candidate) {
+            let share = engagements / cell.denominator;
+            cell.denominator *= share;
+            cell.cross *= share;
+            cell.denominator_sq *= share * share;
+        }
+        better().and(Metric::CostPerEngagement, cells)
+    };
+    let evidence = cost(0.0);
+    let guardrails = decide(&evidence, &Rules::default()).guardrails;
+    let found = guardrails.iter().find(|result| result.metric == Metric::CostPerEngagement).unwrap();
+    assert_eq!((found.status, found.contrast.is_none()), (GuardrailStatus::NotShown, true));
+    assert_eq!(decided(&evidence, &Rules::default()), (Verdict::Inconclusive, ReasonCode::GuardrailNotShown));
+}
+
+#[test]
+fn a_guardrail_that_is_worse_rejects_where_the_primary_does_not_vary() {
+    let constant = |n: u64| (n, n as f64 * 0.5, n as f64 * 0.25);
+    let still = alike().with(cells(constant(9000), constant(1000)));
+    assert_eq!(decided(&still, &Rules::default()).1, ReasonCode::NoVariance);
+    let worse = still.and(Metric::Quality, scores(0.8, 0.4));
+    assert_eq!(decided(&worse, &Rules::default()), (Verdict::Reject, ReasonCode::GuardrailWorse));
+}
+
+#[test]
 fn one_of_several_success_metrics_is_enough_by_holms_procedure() {
     let rules = Rules { success: vec![Metric::Quality], guardrails: Vec::new(), ..Rules::default() };
     // The primary's p is 0.00445, doubled beside a second metric.
