@@ -16,10 +16,13 @@ use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::error::Category;
 use serde_path_to_error::Segment;
 
 use super::problem::{FieldError, Place, Problem};
+
+const NOT_AN_ARRAY: &str = "must be an object, not an array";
 
 /// A JSON body, read or answered.
 ///
@@ -45,6 +48,49 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let headers = request.headers().clone();
         let bytes = read_body(request, state).await?;
         parse_body(&headers, &bytes).map(Self)
+    }
+}
+
+/// A JSON body with objects within it: as [`Json`], and an array in the place of an object is refused wherever it stands. Its values
+/// would be taken for fields by their position.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Nested<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Serialize, S: Send + Sync> FromRequest<S> for Nested<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let headers = request.headers().clone();
+        let bytes = read_body(request, state).await?;
+        let read: T = parse_body(&headers, &bytes)?;
+        if bytes.is_empty() {
+            return Ok(Self(read));
+        }
+        let sent: Value = serde_json::from_slice(&bytes).map_err(|error| malformed_json(&error))?;
+        let known = serde_json::to_value(&read).map_err(|error| Problem::internal(&error))?;
+        match by_position(&sent, &known) {
+            Some(pointer) => Err(Problem::invalid([FieldError::body(pointer, NOT_AN_ARRAY)])),
+            None => Ok(Self(read)),
+        }
+    }
+}
+
+/// Where an array was sent for what is known as an object.
+fn by_position(sent: &Value, known: &Value) -> Option<String> {
+    let within = |name: &str, sent: &Value, known: &Value| {
+        let inner = by_position(sent, known)?;
+        Some(format!("/{}{inner}", name.replace('~', "~0").replace('/', "~1")))
+    };
+    match (sent, known) {
+        (Value::Array(_), Value::Object(_)) => Some(String::new()),
+        (Value::Object(sent), Value::Object(known)) => {
+            sent.iter().find_map(|(name, value)| within(name, value, known.get(name)?))
+        }
+        (Value::Array(sent), Value::Array(known)) => {
+            let mut pairs = sent.iter().zip(known).enumerate();
+            pairs.find_map(|(index, (sent, known))| within(&index.to_string(), sent, known))
+        }
+        _ => None,
     }
 }
 
@@ -123,7 +169,7 @@ pub(super) fn parse_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) 
     require_json(headers)?;
     if body.trim_ascii_start().starts_with(b"[") {
         // Its values would be taken for fields by their position.
-        return Err(Problem::invalid([FieldError::body("", "must be an object, not an array")]));
+        return Err(Problem::invalid([FieldError::body("", NOT_AN_ARRAY)]));
     }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| body_problem(&error, body))?;
@@ -166,6 +212,9 @@ pub(super) fn data_fault(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
     match message.rsplit_once(", expected ") {
+        Some((found, _)) if found.starts_with("invalid value: integer") => {
+            format!("{found}, which is out of range")
+        }
         Some((found, wanted)) => format!("{found}, expected {}", type_in_words(wanted)),
         None => message.to_owned(),
     }
@@ -230,6 +279,7 @@ fn type_in_words(rust: &str) -> &str {
         "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "whole number of 0 or more",
         "a sequence" => "array",
         "a map" => "object",
+        "unit" => "no body",
         object if object.starts_with("struct ") => "object",
         other => other,
     }
@@ -241,7 +291,7 @@ mod tests {
     use axum::body::{Body, to_bytes};
     use axum::routing::{get, post};
     use serde::Deserialize;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tower::ServiceExt;
     use uuid::Uuid;
 
@@ -365,6 +415,17 @@ mod tests {
         assert_eq!(none.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, "application/merge-patch+json".parse().unwrap())]);
         parse_body::<Value>(&headers, b"{}").unwrap();
+    }
+
+    #[test]
+    fn an_array_for_an_object_is_found_wherever_it_stands() {
+        let known = json!({"a": {"b": [1, 2]}, "list": [{"c": 1}, {"c": 2}], "x/y": {"d": null}});
+        let found = |sent: Value| by_position(&sent, &known);
+        assert_eq!(found(known.clone()), None);
+        assert_eq!(found(json!({"a": {"b": [1, 2]}, "unknown": []})), None);
+        assert_eq!(found(json!({"a": [[1, 2]]})).as_deref(), Some("/a"));
+        assert_eq!(found(json!({"list": [{"c": 1}, [2]]})).as_deref(), Some("/list/1"));
+        assert_eq!(found(json!({"x/y": []})).as_deref(), Some("/x~1y"));
     }
 
     async fn errors(uri: &str) -> Value {

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::ApiState;
 use super::auth::Principal;
 use super::etag::IfMatch;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Nested, Path, Query};
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::{FieldError, Problem};
 use super::reply::Reply;
@@ -173,7 +173,7 @@ async fn put_pipeline(
     if_match: IfMatch,
     Path(name): Path<String>,
     headers: HeaderMap,
-    Json(config): Json<PipelineConfig>,
+    Nested(config): Nested<PipelineConfig>,
 ) -> Result<Reply, Problem> {
     // Before the pipeline is locked: another database may take its time. Other faults are told first.
     if config.faults().is_empty() {

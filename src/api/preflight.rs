@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Principal;
-use super::extract::{Json, Path};
+use super::extract::{Json, Nested, Path};
 use super::problem::Problem;
 use super::responses::NotFound;
 use crate::dataset::{self, DatasetError, DatasetStore};
@@ -41,7 +41,7 @@ async fn preflight_pipeline(
     State(state): State<ApiState>,
     _principal: Principal,
     Path(name): Path<String>,
-    Json(tried): Json<Option<PipelineConfig>>,
+    Nested(tried): Nested<Option<PipelineConfig>>,
 ) -> Result<Json<PreflightReport>, Problem> {
     let pipeline = super::pipelines::find(&state, &name).await?;
     let config = match tried {

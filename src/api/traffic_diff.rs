@@ -66,6 +66,8 @@ struct TrafficDiff {
     kill_switch: Option<SwitchChange>,
     /// The revisions after `from` up to `to`, oldest first: who changed something, and why. At most the newest 200 of them.
     changes: Vec<TrafficChange>,
+    /// How many older ones are left out of `changes`: `traffic/history` has them.
+    changes_left_out: i64,
 }
 
 /// A text before and after.
@@ -200,6 +202,8 @@ fn diff(from: &Revision, to: &Revision, changes: Vec<Revision>) -> TrafficDiff {
         salt: text(from.salt.clone(), to.salt.clone()),
         experiment_id: experiment,
         kill_switch,
+        changes_left_out: (to.revision - from.revision)
+            .saturating_sub(changes.len().try_into().unwrap_or(i64::MAX)),
         changes: changes.into_iter().rev().map(TrafficChange::from).collect(),
     }
 }
@@ -280,6 +284,7 @@ mod tests {
         assert_eq!(changed.salt, Some(TextChange { before: "hook".into(), after: "other".into() }));
         assert_eq!(changed.experiment_id, Some(ExperimentChange { before: None, after: experiment }));
         assert_eq!(changed.kill_switch, Some(SwitchChange { before: false, after: true }));
+        assert_eq!((changed.changes_left_out, diff(&from, &to, vec![to.clone()]).changes_left_out), (0, 1));
         assert_eq!(changed.changes.iter().map(|change| change.revision).collect::<Vec<_>>(), [4, 5]);
     }
 

@@ -13,6 +13,7 @@ use super::decision::{EarlyLook, Metric, Record, Rules, Verdict};
 use super::observations::Phase;
 use super::statistics::Arm;
 use crate::audit::{self, AuditEvent, By};
+use crate::models;
 
 /// Where an experiment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
@@ -109,9 +110,13 @@ pub async fn start(conn: &mut PgConnection, new: &NewExperiment<'_>, by: &By) ->
     )
     .execute(&mut *conn)
     .await?;
+    let (baseline, candidate) = (
+        models::by_id(&mut *conn, new.baseline_id).await?,
+        models::by_id(&mut *conn, new.candidate_id).await?,
+    );
     let after = json!({
-        "status": ExperimentStatus::Running, "run": new.run_id, "baseline": new.baseline_id,
-        "candidate": new.candidate_id, "horizon_seconds": new.horizon_seconds,
+        "status": ExperimentStatus::Running, "run": new.run_id, "baseline": baseline.map(|version| version.version),
+        "candidate": candidate.map(|version| version.version), "horizon_seconds": new.horizon_seconds,
     });
     let event = AuditEvent {
         pipeline: Some(new.pipeline),

@@ -195,10 +195,9 @@ impl Settling<'_> {
 
     /// A model that was gone answers again. Its version is what it was, but gets no traffic by that.
     async fn back(&self, conn: &mut PgConnection, version: &ModelVersion) -> Result<(), JobError> {
-        availability::restore(conn, version).await?;
-        let status = reread(conn, version).await?.status;
-        let reason =
-            format!("the provider knows {} again; {} is {status}", version.provider_model_id, version.name());
+        let again = format!("the provider knows {} again", version.provider_model_id);
+        let status = availability::restore(conn, version, &again, &By::worker()).await?;
+        let reason = format!("{again}; {} is {status}", version.name());
         let after = json!({"status": status, "model_id": version.provider_model_id});
         self.record(conn, "model.available", version, after, &reason).await?;
         Ok(())
@@ -215,7 +214,6 @@ impl Settling<'_> {
         let by = By::worker();
         let event = AuditEvent {
             pipeline: Some(&self.pipeline.name),
-            before: Some(json!({"status": version.status})),
             after: Some(after),
             reason: Some(reason),
             ..by.event(action, ("model_version", version.name()))

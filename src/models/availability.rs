@@ -4,7 +4,9 @@ use chrono::NaiveDate;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::ModelVersion;
+use super::store::tell_status;
+use super::{ModelVersion, VersionStatus};
+use crate::audit::By;
 
 /// So many days before a model's end a warning is due, nearest first.
 pub const WARNING_DAYS: [i32; 3] = [7, 30, 60];
@@ -63,16 +65,24 @@ pub async fn gone(conn: &mut PgConnection, id: Uuid) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Gives a version that answers again the status it had.
-pub async fn restore(conn: &mut PgConnection, version: &ModelVersion) -> sqlx::Result<()> {
-    sqlx::query!(
-        "UPDATE model_versions SET status = status_before, updated_at = now()
-          WHERE id = $1 AND status = 'unavailable'",
+/// Gives a version that answers again the status it had, with its audit event, and returns that.
+pub async fn restore(
+    conn: &mut PgConnection,
+    version: &ModelVersion,
+    reason: &str,
+    by: &By,
+) -> sqlx::Result<VersionStatus> {
+    let restored = sqlx::query_scalar!(
+        r#"UPDATE model_versions SET status = status_before, updated_at = now()
+            WHERE id = $1 AND status = 'unavailable' RETURNING status AS "status: VersionStatus""#,
         version.id,
     )
-    .execute(conn)
+    .fetch_optional(&mut *conn)
     .await?;
-    Ok(())
+    let status = restored.unwrap_or(version.status);
+    let named = (version.pipeline.as_str(), version.version);
+    tell_status(conn, named, (version.status, status), reason, by).await?;
+    Ok(status)
 }
 
 /// Notes that a warning was given.

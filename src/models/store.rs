@@ -107,16 +107,27 @@ pub async fn set_status(
     )
     .fetch_one(&mut *conn)
     .await?;
-    if row.before == status {
+    let version = Version { major: row.major, minor: row.minor, patch: row.patch };
+    tell_status(conn, (&row.pipeline, version), (row.before, status), reason, by).await
+}
+
+/// The audit event of a change of status.
+pub(super) async fn tell_status(
+    conn: &mut PgConnection,
+    (pipeline, version): (&str, Version),
+    (before, after): (VersionStatus, VersionStatus),
+    reason: &str,
+    by: &By,
+) -> sqlx::Result<()> {
+    if before == after {
         return Ok(());
     }
-    let version = Version { major: row.major, minor: row.minor, patch: row.patch };
     let event = AuditEvent {
-        pipeline: Some(&row.pipeline),
-        before: Some(json!({"status": row.before})),
-        after: Some(json!({"status": status})),
+        pipeline: Some(pipeline),
+        before: Some(json!({"status": before})),
+        after: Some(json!({"status": after})),
         reason: Some(reason),
-        ..by.event("model.status", ("model_version", format!("{}@{version}", row.pipeline)))
+        ..by.event("model.status", ("model_version", format!("{pipeline}@{version}")))
     };
     audit::record(conn, event).await
 }

@@ -403,9 +403,11 @@ pub(super) async fn set_job(conn: &mut PgConnection, id: Uuid, job: &ProviderJob
     )
     .fetch_one(&mut *conn)
     .await?;
+    // What it was asked for may be told at first, and what it came to later.
+    let in_use = json!({"hyperparameters": job.hyperparameters, "seed": job.seed});
     sqlx::query!(
         "UPDATE trainings SET provider_job_id = $2, provider_status = $3, create_sent_at = NULL,
-                fine_tuned_model = $4, trained_tokens = coalesce($5, trained_tokens),
+                fine_tuned_model = $4, trained_tokens = coalesce($5, trained_tokens), in_use = $7,
                 finished_at = CASE WHEN $6 THEN coalesce(finished_at, now()) END
           WHERE id = $1",
         id,
@@ -414,6 +416,7 @@ pub(super) async fn set_job(conn: &mut PgConnection, id: Uuid, job: &ProviderJob
         job.fine_tuned_model,
         job.trained_tokens,
         job.status.is_terminal(),
+        in_use,
     )
     .execute(&mut *conn)
     .await?;

@@ -139,6 +139,8 @@ pub struct ProviderJob {
     pub training_file: Option<FileId>,
     /// What [`super::Trainer::create`] attached to it.
     pub metadata: BTreeMap<String, String>,
+    /// The hyperparameters in use, as far as it tells them, those included that it chose by itself.
+    pub hyperparameters: Hyperparameters,
     /// The seed in use, chosen by the provider when none was asked for.
     pub seed: Option<i64>,
     /// The model it starts from.

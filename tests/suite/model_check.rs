@@ -171,10 +171,9 @@ async fn a_live_model_that_is_gone_gives_its_traffic_to_the_newest_version_that_
     assert_eq!(run["reason_code"], "model_unavailable");
     let gone = events(&service, "model.unavailable").await;
     assert_eq!((gone.len(), &gone[0]["subject_id"]), (1, &json!("hook@1.0.1")));
-    assert_eq!(
-        (&gone[0]["before"]["status"], &gone[0]["after"]["status"]),
-        (&json!("live"), &json!("unavailable"))
-    );
+    let changed = events(&service, "model.status").await;
+    let lost = changed.iter().find(|event| event["after"]["status"] == "unavailable").unwrap();
+    assert_eq!((&lost["subject_id"], &lost["before"]["status"]), (&json!("hook@1.0.1"), &json!("live")));
     let metrics = service.text("/metrics", &[]).await;
     let counted = r#"tuneloop_rollbacks_total{cause="model_unavailable",pipeline="hook"} 1"#;
     assert!(metrics.lines().any(|line| line == counted), "{metrics}");
@@ -190,6 +189,11 @@ async fn a_live_model_that_is_gone_gives_its_traffic_to_the_newest_version_that_
     vanish(&service, &[]);
     check(&service).await;
     assert_eq!(statuses(&service).await, "1.0.2 candidate, 1.0.1 retired, 1.0.0 retired, 0.0.0 live");
+    let changed = &events(&service, "model.status").await[0];
+    assert_eq!(
+        (&changed["before"]["status"], &changed["after"]["status"]),
+        (&json!("unavailable"), &json!("retired"))
+    );
     let back = events(&service, "model.available").await;
     assert_eq!((back.len(), &back[0]["after"]["status"]), (1, &json!("retired")));
     assert_eq!(service.weights("hook").await, all_to("0.0.0"), "nothing comes back by itself");

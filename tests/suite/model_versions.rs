@@ -185,6 +185,12 @@ async fn a_version_shows_what_it_was_made_of_what_its_test_said_and_when_it_serv
     let parent = json!({"version": "0.0.0", "model_id": "gpt-4o", "status": "retired"});
     assert_eq!(lineage["parent"], parent);
     let training = &lineage["training"];
+    let in_use = &training["in_use"];
+    assert!(
+        in_use["hyperparameters"]["n_epochs"].is_u64() && in_use["hyperparameters"]["batch_size"].is_u64(),
+        "{training:#}"
+    );
+    assert_eq!(in_use["seed"], training["seed"]);
     for field in ["id", "provider", "job_id", "base_model", "hyperparameters", "trained_tokens"] {
         assert_eq!(training[field], run["training"][field], "{field}");
     }

@@ -106,3 +106,14 @@ async fn pipelines_are_listed_by_name_page_by_page() {
     assert_eq!((names(&second), second.get("next_cursor")), (vec!["tail".to_owned()], None));
     service.end().await;
 }
+
+#[tokio::test]
+async fn an_array_is_not_taken_for_an_object_by_position() {
+    let service = TestService::start().await;
+    let mut config = config();
+    config["watch"] = json!([60.0, 1.0, 0]);
+    let refused = service.put(PATH, &[], config).await.problem(422, "invalid-request");
+    assert_eq!(refused["errors"][0]["field"], "/watch");
+    service.get(PATH).await.problem(404, "not-found");
+    service.end().await;
+}

@@ -1,9 +1,10 @@
 //! A model version with all that is known of it: what it was made of, what its test said, what it cost, when it served.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -109,6 +110,9 @@ struct TrainedView {
     /// The seed that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<i64>,
+    /// What the provider says that it trained with, what it chose by itself included; absent where it has not said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_use: Option<InUse>,
     /// How examples were made of posts: the pipeline's own templates, or the name of the built-in one.
     prompt: Value,
     /// Tokens that were billed.
@@ -117,6 +121,15 @@ struct TrainedView {
     created_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<DateTime<Utc>>,
+}
+
+/// What a provider trains with.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = TrainingInUse)]
+struct InUse {
+    hyperparameters: Hyperparameters,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
 }
 
 /// A checkpoint of a training.
@@ -273,12 +286,18 @@ async fn trained(
     let recipe = models::recipe_of(&mut *conn, training.id).await?;
     let checkpoint = match &version.checkpoint_id {
         Some(id) => {
-            let kept = runs::progress::checkpoints_of(conn, training.id).await?;
+            let kept = runs::progress::checkpoints_of(&mut *conn, training.id).await?;
             let kept = kept.into_iter().find(|checkpoint| checkpoint.id == *id);
             kept.map(|checkpoint| CheckpointView { id: checkpoint.id, step: checkpoint.point.step })
         }
         None => None,
     };
+    let in_use = sqlx::query_scalar!(
+        r#"SELECT in_use AS "in_use: Json<InUse>" FROM trainings WHERE id = $1"#,
+        training.id
+    )
+    .fetch_one(&mut *conn)
+    .await?;
     Ok(TrainedView {
         id: training.id,
         provider: training.provider,
@@ -288,6 +307,7 @@ async fn trained(
         method: recipe.method,
         hyperparameters: training.hyperparameters.0,
         seed: recipe.seed,
+        in_use: in_use.map(|Json(in_use)| in_use),
         prompt: recipe.prompt,
         trained_tokens: training.trained_tokens,
         created_at: training.created_at,

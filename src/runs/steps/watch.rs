@@ -101,7 +101,7 @@ async fn take_back(
     let harmful = harmful.ok_or_else(|| broken("its model version"))?;
     let (revision, version) =
         match traffic::rollback(&mut tx, &run.pipeline, None, &look.reason, &By::worker()).await {
-            Err(TrafficError::NothingToRollBackTo) => return Ok(stays_live(context, tx, &harmful, look)),
+            Err(TrafficError::NothingToRollBackTo) => return Ok(stays_live(context, tx, &harmful, &look)),
             rolled_back => rolled_back?,
         };
     halt::point("watch", "rolling_back");
@@ -121,7 +121,7 @@ fn stays_live(
     context: &StepContext<'_>,
     tx: Transaction<'static, Postgres>,
     harmful: &ModelVersion,
-    look: HarmReport,
+    look: &HarmReport,
 ) -> Transition {
     let reason = format!(
         "HARM: {} does harm and stays live, because no earlier version can take its place: promote another one. {}",

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::http::ErrorObject;
 use crate::trainers::{
-    Checkpoint, Completion, CompletionRequest, FileId, JobStatus, Method, ModelState, ProviderFailure,
-    ProviderJob, RejectReason, TrainingEvent, TrainingMetrics, TrainingRequest,
+    Checkpoint, Completion, CompletionRequest, FileId, Hyperparameters, JobStatus, Method, ModelState,
+    ProviderFailure, ProviderJob, RejectReason, TrainingEvent, TrainingMetrics, TrainingRequest,
 };
 
 /// The body of `POST /fine_tuning/jobs`. Hyperparameters that the provider shall choose are left out.
@@ -66,9 +66,29 @@ pub(super) fn job(value: &Value) -> Result<ProviderJob, String> {
         finished_at: time(value, "finished_at"),
         training_file: text(value, "training_file").map(FileId::new),
         metadata: metadata(value),
+        hyperparameters: hyperparameters(value),
         seed: integer(value, "seed"),
         base_model: text(value, "model"),
     })
+}
+
+/// Those of the job's method; older answers have them beside it. What is still `auto` is not known.
+fn hyperparameters(job: &Value) -> Hyperparameters {
+    let of_method = || {
+        let method = job.get("method")?;
+        method.get(method.get("type")?.as_str()?)?.get("hyperparameters")
+    };
+    let Some(told) = of_method().or_else(|| job.get("hyperparameters")) else {
+        return Hyperparameters::default();
+    };
+    let count = |name: &str| integer(told, name).and_then(|number| u32::try_from(number).ok());
+    let number = |name: &str| told.get(name).and_then(Value::as_f64);
+    Hyperparameters {
+        n_epochs: count("n_epochs"),
+        batch_size: count("batch_size"),
+        learning_rate_multiplier: number("learning_rate_multiplier"),
+        beta: number("beta"),
+    }
 }
 
 /// A `fine_tuning.job.event`.
